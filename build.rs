@@ -1,0 +1,8 @@
+//! Tells Cargo to compile again when a file that `src/assets.rs` embeds is added, changed or removed.
+fn main() {
+    for folder in ["assets", "charts", "labs"] {
+        println!("cargo:rerun-if-changed={folder}");
+    }
+    let target = std::env::var("TARGET").unwrap_or_default();
+    println!("cargo:rustc-env=LABCTL_TARGET={target}");
+}

@@ -1,0 +1,6 @@
+//! Talking to the outside, one file for each kind of it. No policy: what to do is decided above.
+
+pub mod cluster;
+pub mod docker;
+pub mod exec;
+pub mod files;

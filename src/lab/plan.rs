@@ -1,0 +1,504 @@
+//! The plan: steps as a graph, what each observes of the world, and the run that makes them true.
+//!
+//! A step is believed only by what it *observes*. It is observed, applied where it does not hold, and observed again; a
+//! step that still does not hold after it was applied has failed, whatever its programs said. So a run that was killed
+//! at any moment is finished by the next one, and a run on a finished lab changes nothing.
+//!
+//! This module knows neither Docker nor Kubernetes; [`super::step`] does.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Instant;
+
+use anyhow::{Context as _, Result};
+use async_trait::async_trait;
+use tokio::task::JoinSet;
+
+use crate::error::{Code, Diagnosis, diagnosis};
+use crate::report::Reporter;
+use crate::report::event::{Event, PlannedStep};
+use crate::report::json::millis;
+
+/// A step's name, unique in its plan, such as `node-image`.
+pub type StepId = &'static str;
+
+/// What a step sees of the world.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum State {
+    /// It is as the step wants it; the text says what is there.
+    Holds(String),
+    /// It is not; the text says what is missing or different.
+    Wanting(String),
+}
+
+impl State {
+    /// Makes a [`State::Holds`].
+    pub fn holds(what: impl Into<String>) -> Self {
+        Self::Holds(what.into())
+    }
+
+    /// Makes a [`State::Wanting`].
+    pub fn wanting(why: impl Into<String>) -> Self {
+        Self::Wanting(why.into())
+    }
+}
+
+/// One thing the lab is made of.
+#[async_trait]
+pub trait Step: Send + Sync {
+    /// Returns the step's name.
+    fn id(&self) -> StepId;
+
+    /// Returns what the step makes, for people, such as `node image v1.37.2`.
+    fn title(&self) -> String;
+
+    /// Returns the steps that must hold before this one can be observed or applied.
+    fn needs(&self) -> Vec<StepId> {
+        Vec::new()
+    }
+
+    /// Looks at the world without changing it. Takes well under a second.
+    ///
+    /// # Errors
+    /// It cannot be looked at, which stops the run: a guess could do harm.
+    async fn observe(&self) -> Result<State>;
+
+    /// Makes it so. Called only where [`Step::observe`] said [`State::Wanting`]; may be dropped at any await, and must
+    /// leave nothing that the next call cannot deal with.
+    ///
+    /// # Errors
+    /// It could not be made so.
+    async fn apply(&self, progress: &Progress) -> Result<()>;
+}
+
+/// Tells people what a running step is doing.
+#[derive(Clone)]
+pub struct Progress {
+    step: StepId,
+    reporter: Reporter,
+}
+
+impl Progress {
+    /// Makes the progress of one step.
+    pub fn new(step: StepId, reporter: Reporter) -> Self {
+        Self { step, reporter }
+    }
+
+    /// Says what the step is doing now.
+    pub fn doing(&self, what: impl Into<String>) {
+        self.count(what, None, None);
+    }
+
+    /// Says what the step is doing and how much of it is done.
+    pub fn count(&self, what: impl Into<String>, done: Option<u64>, total: Option<u64>) {
+        self.reporter.emit(Event::StepProgress {
+            step: self.step.to_owned(),
+            doing: what.into(),
+            done,
+            total,
+        });
+    }
+
+    /// Says something that outlives the step's line.
+    pub fn note(&self, text: impl Into<String>) {
+        self.reporter.note(text);
+    }
+
+    /// Warns.
+    pub fn warn(&self, text: impl Into<String>) {
+        self.reporter.warn(text);
+    }
+}
+
+/// Steps in an order in which every step comes after those it needs.
+pub struct Plan {
+    steps: Vec<Arc<dyn Step>>,
+}
+
+impl Plan {
+    /// Orders the steps.
+    ///
+    /// # Errors
+    /// A name is used twice, a needed step is not in the plan, or steps need each other in a circle: a bug in labctl.
+    pub fn new(steps: Vec<Arc<dyn Step>>) -> Result<Self> {
+        let mut by_id: BTreeMap<StepId, Arc<dyn Step>> = BTreeMap::new();
+        let order: Vec<StepId> = steps.iter().map(|step| step.id()).collect();
+        for step in steps {
+            let id = step.id();
+            if by_id.insert(id, step).is_some() {
+                return Err(Diagnosis::new(Code::Bug, format!("the step `{id}` is in the plan twice")).error());
+            }
+        }
+        let mut sorted: Vec<Arc<dyn Step>> = Vec::new();
+        let mut placed = BTreeSet::new();
+        while sorted.len() < order.len() {
+            let before = sorted.len();
+            for id in &order {
+                let step = &by_id[id];
+                if placed.contains(id) {
+                    continue;
+                }
+                if let Some(unknown) = step.needs().iter().find(|need| !by_id.contains_key(*need)) {
+                    return Err(Diagnosis::new(
+                        Code::Bug,
+                        format!("the step `{id}` needs `{unknown}`, which is not in the plan"),
+                    )
+                    .error());
+                }
+                if step.needs().iter().all(|need| placed.contains(need)) {
+                    placed.insert(*id);
+                    sorted.push(Arc::clone(step));
+                }
+            }
+            if sorted.len() == before {
+                let left: Vec<_> = order.iter().filter(|id| !placed.contains(*id)).copied().collect();
+                return Err(
+                    Diagnosis::new(Code::Bug, format!("these steps need each other: {}", left.join(", "))).error(),
+                );
+            }
+        }
+        Ok(Self { steps: sorted })
+    }
+
+    /// Looks at the whole world and says what a run would do, without changing anything.
+    ///
+    /// A step behind one that does not hold cannot be looked at; it is planned with that reason.
+    ///
+    /// # Errors
+    /// A step whose needs hold cannot be looked at.
+    pub async fn preview(&self) -> Result<Vec<PlannedStep>> {
+        let mut wanting: BTreeSet<StepId> = BTreeSet::new();
+        let mut out = Vec::new();
+        for step in &self.steps {
+            let needs = step.needs();
+            let behind = needs.iter().find(|need| wanting.contains(*need));
+            let (run, why) = if let Some(need) = behind {
+                (true, format!("after `{need}`"))
+            } else {
+                match step
+                    .observe()
+                    .await
+                    .with_context(|| format!("look at the {}", step.title()))?
+                {
+                    State::Holds(what) => (false, what),
+                    State::Wanting(why) => (true, why),
+                }
+            };
+            if run {
+                wanting.insert(step.id());
+            }
+            out.push(PlannedStep {
+                step: step.id().to_owned(),
+                title: step.title(),
+                run,
+                why,
+                needs: needs.iter().map(|&need| need.to_owned()).collect(),
+            });
+        }
+        Ok(out)
+    }
+
+    /// Makes every step hold, independent ones at the same time, and returns how many had to run.
+    ///
+    /// The first failure ends the run: steps that are running are dropped, none is started any more.
+    ///
+    /// # Errors
+    /// That of the step that failed.
+    pub async fn run(&self, reporter: &Reporter) -> Result<usize> {
+        let mut waiting: Vec<Arc<dyn Step>> = self.steps.clone();
+        let mut done: BTreeSet<StepId> = BTreeSet::new();
+        let mut running = JoinSet::new();
+        let mut ran = 0;
+        loop {
+            let (ready, rest): (Vec<_>, Vec<_>) = waiting
+                .into_iter()
+                .partition(|step| step.needs().iter().all(|need| done.contains(need)));
+            waiting = rest;
+            for step in ready {
+                let reporter = reporter.clone();
+                running.spawn(async move { (step.id(), run_one(step.as_ref(), &reporter).await) });
+            }
+            let Some(joined) = running.join_next().await else {
+                break;
+            };
+            let (id, outcome) = match joined {
+                Ok(pair) => pair,
+                // Let a panic in a step be the panic of the run.
+                Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
+                Err(error) => return Err(error).context("run a step"),
+            };
+            ran += usize::from(outcome?);
+            done.insert(id);
+        }
+        Ok(ran)
+    }
+}
+
+async fn run_one(step: &dyn Step, reporter: &Reporter) -> Result<bool> {
+    let start = Instant::now();
+    let id = step.id().to_owned();
+    let title = step.title();
+    let outcome = async {
+        let why = match step.observe().await.with_context(|| format!("look at the {title}"))? {
+            State::Holds(is) => return Ok((false, is)),
+            State::Wanting(why) => why,
+        };
+        reporter.emit(Event::StepStarted {
+            step: id.clone(),
+            title: title.clone(),
+            why,
+        });
+        step.apply(&Progress::new(step.id(), reporter.clone())).await?;
+        match step.observe().await.with_context(|| format!("look at the {title}"))? {
+            State::Holds(is) => Ok((true, is)),
+            State::Wanting(still) => Err(Diagnosis::new(
+                Code::Bug,
+                format!("the {title} was made and is still not right: {still}"),
+            )
+            .hint("labctl doctor looks at the machine; labctl teardown and labctl up start afresh")
+            .error()),
+        }
+    }
+    .await;
+    let elapsed_ms = millis(start.elapsed());
+    match outcome {
+        Ok((ran, is)) => {
+            reporter.emit(Event::StepDone {
+                step: id,
+                title,
+                ran,
+                elapsed_ms,
+                is,
+            });
+            Ok(ran)
+        }
+        Err(error) => {
+            reporter.emit(Event::StepFailed {
+                step: id,
+                title,
+                elapsed_ms,
+                error: diagnosis(&error).map_or_else(|| error.to_string(), |found| found.message.clone()),
+                log: None,
+            });
+            Err(error)
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::report::Recorded;
+    use std::sync::Mutex;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    /// A world of named things that are there or not, and a count of the changes until it "loses power".
+    #[derive(Default)]
+    struct Fake {
+        there: Mutex<BTreeSet<StepId>>,
+        changes_left: Mutex<Option<usize>>,
+        applied: AtomicUsize,
+    }
+
+    impl Fake {
+        fn has(&self, id: StepId) -> bool {
+            self.there.lock().expect("not poisoned").contains(id)
+        }
+
+        fn change(&self, id: StepId) -> Result<()> {
+            if let Some(left) = self.changes_left.lock().expect("not poisoned").as_mut() {
+                anyhow::ensure!(*left > 0, "the power went");
+                *left -= 1;
+            }
+            self.there.lock().expect("not poisoned").insert(id);
+            Ok(())
+        }
+    }
+
+    struct Thing {
+        id: StepId,
+        parts: Vec<StepId>,
+        needs: Vec<StepId>,
+        world: Arc<Fake>,
+    }
+
+    #[async_trait]
+    impl Step for Thing {
+        fn id(&self) -> StepId {
+            self.id
+        }
+        fn title(&self) -> String {
+            self.id.to_owned()
+        }
+        fn needs(&self) -> Vec<StepId> {
+            self.needs.clone()
+        }
+        async fn observe(&self) -> Result<State> {
+            for need in &self.needs {
+                assert!(self.world.has(need), "{} looked at before {need} was there", self.id);
+            }
+            match self.parts.iter().find(|part| !self.world.has(part)) {
+                None => Ok(State::holds("there")),
+                Some(part) => Ok(State::wanting(format!("no {part}"))),
+            }
+        }
+        async fn apply(&self, _: &Progress) -> Result<()> {
+            self.world.applied.fetch_add(1, Ordering::Relaxed);
+            for part in &self.parts {
+                tokio::task::yield_now().await;
+                self.world.change(part)?;
+            }
+            Ok(())
+        }
+    }
+
+    fn lab(world: &Arc<Fake>) -> Plan {
+        let thing = |id, parts: &[StepId], needs: &[StepId]| -> Arc<dyn Step> {
+            Arc::new(Thing {
+                id,
+                parts: parts.to_vec(),
+                needs: needs.to_vec(),
+                world: Arc::clone(world),
+            })
+        };
+        Plan::new(vec![
+            thing("chart", &["release", "ready", "chart"], &["cluster", "push"]),
+            thing("cluster", &["nodes", "cluster"], &["engine", "node-image"]),
+            thing("engine", &["engine"], &[]),
+            thing("node-image", &["base", "kube", "node-image"], &["engine"]),
+            thing("push", &["push"], &["registry"]),
+            thing("registry", &["volume", "registry"], &["engine"]),
+        ])
+        .expect("a sound plan")
+    }
+
+    fn silent() -> Reporter {
+        Reporter::new(Recorded::default())
+    }
+
+    #[tokio::test]
+    async fn a_run_makes_everything_and_a_second_one_nothing() {
+        let world = Arc::new(Fake::default());
+        assert_eq!(lab(&world).run(&silent()).await.expect("it runs"), 6);
+        assert_eq!(lab(&world).run(&silent()).await.expect("it runs"), 0);
+        assert_eq!(world.applied.load(Ordering::Relaxed), 6);
+    }
+
+    #[tokio::test]
+    async fn whatever_is_missing_is_made_again_and_nothing_else() {
+        let world = Arc::new(Fake::default());
+        lab(&world).run(&silent()).await.expect("it runs");
+        let all: Vec<StepId> = world.there.lock().expect("not poisoned").iter().copied().collect();
+        for lost in all {
+            if ["engine", "node-image", "cluster", "registry"].contains(&lost) {
+                // Others need these; their absence is covered by the crash test.
+                continue;
+            }
+            world.there.lock().expect("not poisoned").remove(lost);
+            assert_eq!(lab(&world).run(&silent()).await.expect("it runs"), 1, "{lost}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_crash_after_any_number_of_changes_is_finished_by_the_next_run() {
+        let whole = {
+            let world = Arc::new(Fake::default());
+            lab(&world).run(&silent()).await.expect("it runs");
+            world.there.lock().expect("not poisoned").clone()
+        };
+        for crash_after in 0..whole.len() {
+            let world = Arc::new(Fake::default());
+            *world.changes_left.lock().expect("not poisoned") = Some(crash_after);
+            lab(&world).run(&silent()).await.expect_err("the power went");
+            *world.changes_left.lock().expect("not poisoned") = None;
+            lab(&world).run(&silent()).await.expect("the second run");
+            assert_eq!(
+                *world.there.lock().expect("not poisoned"),
+                whole,
+                "crash after {crash_after}"
+            );
+        }
+    }
+
+    #[tokio::test]
+    async fn a_run_dropped_at_any_await_is_finished_by_the_next_run() {
+        use std::future::Future;
+        use std::task::Poll;
+        for polls in 0..40 {
+            let world = Arc::new(Fake::default());
+            let plan = lab(&world);
+            let reporter = silent();
+            let mut run = Box::pin(plan.run(&reporter));
+            let mut left = polls;
+            std::future::poll_fn(|cx| {
+                if left == 0 {
+                    return Poll::Ready(());
+                }
+                left -= 1;
+                match run.as_mut().poll(cx) {
+                    Poll::Ready(_) => Poll::Ready(()),
+                    Poll::Pending => {
+                        cx.waker().wake_by_ref();
+                        Poll::Pending
+                    }
+                }
+            })
+            .await;
+            drop(run);
+            lab(&world).run(&reporter).await.expect("the second run");
+            assert!(world.has("chart"));
+        }
+    }
+
+    #[tokio::test]
+    async fn the_preview_changes_nothing_and_says_why() {
+        let world = Arc::new(Fake::default());
+        let planned = lab(&world).preview().await.expect("a preview");
+        assert_eq!(world.applied.load(Ordering::Relaxed), 0);
+        let why = |id: &str| planned.iter().find(|p| p.step == id).map(|p| p.why.clone());
+        assert_eq!(why("engine").as_deref(), Some("no engine"));
+        assert_eq!(why("chart").as_deref(), Some("after `cluster`"));
+    }
+
+    #[tokio::test]
+    async fn a_step_that_lies_is_a_failure() {
+        struct Liar;
+        #[async_trait]
+        impl Step for Liar {
+            fn id(&self) -> StepId {
+                "liar"
+            }
+            fn title(&self) -> String {
+                "liar".into()
+            }
+            async fn observe(&self) -> Result<State> {
+                Ok(State::wanting("nothing there"))
+            }
+            async fn apply(&self, _: &Progress) -> Result<()> {
+                Ok(())
+            }
+        }
+        let recorded = Recorded::default();
+        let plan = Plan::new(vec![Arc::new(Liar)]).expect("a sound plan");
+        let error = plan.run(&Reporter::new(recorded.clone())).await.expect_err("it lies");
+        assert!(error.to_string().contains("still not right: nothing there"), "{error}");
+        assert!(matches!(recorded.events().last(), Some(Event::StepFailed { .. })));
+    }
+
+    #[test]
+    fn unsound_plans_are_refused() {
+        let world = Arc::new(Fake::default());
+        let thing = |id, needs: &[StepId]| -> Arc<dyn Step> {
+            Arc::new(Thing {
+                id,
+                parts: vec![],
+                needs: needs.to_vec(),
+                world: Arc::clone(&world),
+            })
+        };
+        let text = |steps| Plan::new(steps).err().map(|e| e.to_string()).unwrap_or_default();
+        assert!(text(vec![thing("a", &["b"]), thing("b", &["a"])]).contains("need each other: a, b"));
+        assert!(text(vec![thing("a", &["c"])]).contains("`c`, which is not in the plan"));
+        assert!(text(vec![thing("a", &[]), thing("a", &[])]).contains("twice"));
+    }
+}

@@ -1,0 +1,5 @@
+//! The `labctl` program.
+
+fn main() -> std::process::ExitCode {
+    labctl::cli::main()
+}
