@@ -1,15 +1,23 @@
 //! The command line: clap types and dispatch. One file a verb.
 
-use std::io::IsTerminal;
+pub mod runtime;
+pub mod teardown;
+pub mod up;
+
+use std::io::{IsTerminal, Write};
+use std::process::ExitCode;
+use std::time::Instant;
 
 use anyhow::Result;
 use clap::{Args, Parser, Subcommand};
 
 use crate::config::{self, Dirs, LabName, Settings};
-use crate::error::Exit;
+use crate::error::{Code, Diagnosis, Exit, exit_of, render};
 use crate::report::Reporter;
+use crate::report::event::Event;
 use crate::report::human::{Human, Styles};
 use crate::report::json::Json;
+use crate::report::json::millis;
 use crate::report::progress::Progress;
 use crate::world::World;
 
@@ -49,7 +57,12 @@ pub struct Global {
 
 /// What labctl can do.
 #[derive(Debug, Subcommand)]
-pub enum Verb {}
+pub enum Verb {
+    /// Make the lab: an engine, a cluster, the images and the dashboard, whatever is missing of them
+    Up(up::Args),
+    /// Remove the lab and prove that nothing of it is left
+    Teardown(teardown::Args),
+}
 
 impl Global {
     /// Resolves flags and environment into settings.
@@ -61,6 +74,7 @@ impl Global {
             lab: LabName::parse(&self.lab)?,
             dirs: Dirs::from_environment()?,
             yes: self.yes,
+            json: self.json,
             ask: std::io::stdin().is_terminal() && std::io::stderr().is_terminal() && config::variable("CI").is_none(),
         })
     }
@@ -89,12 +103,106 @@ impl Cli {
     /// # Errors
     /// labctl could not do its job; a criterion that is not met is [`Exit::Unmet`], not an error.
     pub async fn run(self, world: &World) -> Result<Outcome> {
-        _ = world;
-        match self.verb {}
+        match self.verb {
+            Verb::Up(args) => args.run(world).await,
+            Verb::Teardown(args) => args.run(world).await,
+        }
     }
 }
 
 /// Parses the command line, runs the verb, prints what is to be said at the end, and returns the exit code.
-pub fn main() -> std::process::ExitCode {
-    std::process::ExitCode::SUCCESS
+pub fn main() -> ExitCode {
+    // The engine calls the copy of labctl that is its OCI runtime by another name; nothing else may happen first.
+    if let Some(code) = runtime::main_if_called() {
+        return code;
+    }
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => {
+            // clap says where help goes (stdout) and where errors go (stderr); a closed pipe is nobody's problem.
+            _ = error.print();
+            return if error.use_stderr() { Exit::Usage } else { Exit::Done }.into();
+        }
+    };
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => return say_and_exit(&anyhow::Error::new(error).context("start the runtime")),
+    };
+    let code = runtime.block_on(run_to_exit(cli));
+    // A blocking task that still runs (a file being hashed) must not hold the process after the last word.
+    runtime.shutdown_timeout(std::time::Duration::from_millis(200));
+    code
+}
+
+async fn run_to_exit(cli: Cli) -> ExitCode {
+    let start = Instant::now();
+    let reporter = cli.global.reporter();
+    let built = cli
+        .global
+        .settings()
+        .and_then(|settings| World::real(settings, reporter.clone()));
+    let world = match built {
+        Ok(world) => world,
+        Err(error) => return say_and_exit(&error),
+    };
+    let again = std::env::args().skip(1).collect::<Vec<_>>().join(" ");
+    let outcome = tokio::select! {
+        outcome = cli.run(&world) => outcome,
+        () = interrupted() => Err(Diagnosis::new(Code::Interrupted, "stopped before it was done")
+            .hint(format!("labctl {again} goes on from here"))
+            .error()),
+    };
+    reporter.finish();
+    let (code, word) = match &outcome {
+        Ok(Exit::Done) => (Exit::Done, "done"),
+        Ok(exit) => (*exit, "unmet"),
+        Err(error) if exit_of(error) == Exit::Interrupted => (Exit::Interrupted, "interrupted"),
+        Err(error) => (exit_of(error), "failed"),
+    };
+    reporter.emit(Event::Finished {
+        outcome: word.to_owned(),
+        elapsed_ms: millis(start.elapsed()),
+    });
+    if let Err(error) = outcome {
+        if is_closed_pipe(&error) {
+            return Exit::Done.into();
+        }
+        return say_and_exit(&error);
+    }
+    code.into()
+}
+
+fn say_and_exit(error: &anyhow::Error) -> ExitCode {
+    _ = std::io::stderr().write_all(render(error).as_bytes());
+    exit_of(error).into()
+}
+
+fn is_closed_pipe(error: &anyhow::Error) -> bool {
+    error.chain().any(|cause| {
+        cause
+            .downcast_ref::<std::io::Error>()
+            .is_some_and(|io| io.kind() == std::io::ErrorKind::BrokenPipe)
+    })
+}
+
+async fn interrupted() {
+    use tokio::signal::unix::{SignalKind, signal};
+    let (Ok(mut int), Ok(mut term)) = (signal(SignalKind::interrupt()), signal(SignalKind::terminate())) else {
+        return std::future::pending().await;
+    };
+    tokio::select! {
+        _ = int.recv() => {}
+        _ = term.recv() => {}
+    }
+}
+
+/// Prints what was asked for on standard output.
+///
+/// # Errors
+/// Standard output cannot be written; `main` ends quietly where the reader went away.
+pub fn print(text: &str) -> Result<()> {
+    let mut out = std::io::stdout().lock();
+    out.write_all(text.as_bytes())?;
+    out.flush()?;
+    Ok(())
 }

@@ -136,7 +136,8 @@ pub enum Images {
 }
 
 /// The ports on the loopback address at which the lab's cluster is reached.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Ports {
     /// The dashboard's HTTP.
     pub http: u16,
@@ -240,6 +241,8 @@ pub struct Settings {
     pub yes: bool,
     /// Whether there is a person at a terminal to ask.
     pub ask: bool,
+    /// Whether standard output is for programs: JSON alone.
+    pub json: bool,
 }
 
 impl Settings {

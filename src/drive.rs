@@ -1,6 +1,9 @@
 //! Talking to the outside, one file for each kind of it. No policy: what to do is decided above.
 
+pub mod archive;
 pub mod cluster;
+pub mod debian;
 pub mod docker;
 pub mod exec;
 pub mod files;
+pub mod go;

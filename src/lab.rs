@@ -1,3 +1,12 @@
 //! The environment of the course: what it is made of, and how it is made and removed.
 
+pub mod capability;
+pub mod engine;
 pub mod plan;
+pub mod programs;
+pub mod record;
+pub mod step;
+pub mod teardown;
+pub mod tools;
+pub mod up;
+pub mod versions;

@@ -70,6 +70,23 @@ impl World {
         self.0.exec.as_ref()
     }
 
+    /// Asks the user whether labctl may go on; `--yes` answers for them, and so does having nobody to ask, with no.
+    pub fn consent(&self, question: &str) -> bool {
+        let settings = self.settings();
+        if settings.yes {
+            return true;
+        }
+        if !settings.ask {
+            return false;
+        }
+        let mut answer = String::new();
+        self.reporter().suspend(&mut || {
+            _ = std::io::Write::write_all(&mut std::io::stderr(), format!("{question} [y/N] ").as_bytes());
+            _ = std::io::stdin().read_line(&mut answer);
+        });
+        matches!(answer.trim(), "y" | "Y" | "yes")
+    }
+
     /// Returns the HTTP client: no redirects followed by default policy of reqwest (10), proxies of the environment.
     pub fn http(&self) -> &reqwest::Client {
         &self.0.http

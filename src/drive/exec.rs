@@ -383,12 +383,11 @@ impl Exec for System {
                 stderr: String::from_utf8_lossy(&stderr.text).into_owned(),
             });
         }
-        let how = match status.code() {
-            Some(code) => format!("exited with {code}"),
-            None => {
-                use std::os::unix::process::ExitStatusExt;
-                format!("was ended by signal {}", status.signal().unwrap_or_default())
-            }
+        let how = if let Some(code) = status.code() {
+            format!("exited with {code}")
+        } else {
+            use std::os::unix::process::ExitStatusExt;
+            format!("was ended by signal {}", status.signal().unwrap_or_default())
         };
         Err(ExecError::Failed {
             line: cmd.line(),

@@ -1,0 +1,78 @@
+//! The steps of `labctl up`, one file each. Each says what it wants, looks, and makes it so.
+
+pub mod base;
+pub mod cluster;
+pub mod engine;
+pub mod network;
+pub mod node_image;
+pub mod packages;
+pub mod programs;
+pub mod ready;
+
+use std::sync::Arc;
+
+use crate::config::Images;
+use crate::lab::programs::Programs;
+use crate::lab::record::Record;
+use crate::world::World;
+
+/// What all steps of one run share; cheap to clone.
+#[derive(Clone)]
+pub struct Site(Arc<Inner>);
+
+struct Inner {
+    world: World,
+    record: Record,
+    images: Images,
+    programs: Programs,
+    recreate: bool,
+}
+
+impl Site {
+    /// Gathers what the steps share.
+    pub fn new(world: World, record: Record, images: Images, recreate: bool) -> Self {
+        let programs = Programs::new(&world.settings().dirs);
+        Self(Arc::new(Inner {
+            world,
+            record,
+            images,
+            programs,
+            recreate,
+        }))
+    }
+
+    /// Returns the outside.
+    pub fn world(&self) -> &World {
+        &self.0.world
+    }
+
+    /// Returns how the lab was asked for.
+    pub fn record(&self) -> &Record {
+        &self.0.record
+    }
+
+    /// Returns where upstream images come from.
+    pub fn images(&self) -> Images {
+        self.0.images
+    }
+
+    /// Returns the programs that labctl builds.
+    pub fn programs(&self) -> &Programs {
+        &self.0.programs
+    }
+
+    /// Returns whether a cluster that was made in another way is replaced.
+    pub fn recreate(&self) -> bool {
+        self.0.recreate
+    }
+
+    /// Returns the lab's name, which is also that of its cluster and its network.
+    pub fn name(&self) -> &str {
+        self.0.world.settings().lab.as_str()
+    }
+
+    /// Returns the file for the output of one step.
+    pub fn log(&self, step: &str) -> std::path::PathBuf {
+        self.0.world.settings().log_dir().join(format!("{step}.log"))
+    }
+}

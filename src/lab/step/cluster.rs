@@ -1,0 +1,374 @@
+//! The KIND cluster: one node, made by the `kind` CLI from a config that labctl writes.
+//!
+//! KIND's `--wait` is not used: it polls without a pause and returns success when it times out. Whether the cluster is
+//! there is seen by asking its API; whether it is ready is [`super::ready`]'s to see.
+
+use std::fmt::Write as _;
+use std::time::{Duration, Instant};
+
+use anyhow::Result;
+use async_trait::async_trait;
+use k8s_openapi::api::core::v1::ConfigMap;
+use kube::Api;
+use kube::api::{ObjectMeta, Patch, PatchParams};
+
+use super::{Site, node_image};
+use crate::config::{LABEL, Ports};
+use crate::drive::cluster::Cluster as Connection;
+use crate::drive::docker::failed;
+use crate::drive::exec::{Cmd, ExecError};
+use crate::drive::files::{self, Digest};
+use crate::error::{Code, Diagnose, Diagnosis};
+use crate::lab::plan::{Progress, State, Step, StepId};
+
+/// How long KIND may take; it has limits of its own for what it waits for.
+const CREATE_LIMIT: Duration = Duration::from_secs(300);
+/// How long a node that was started again may take until its API answers.
+const RESUME_LIMIT: Duration = Duration::from_secs(90);
+/// The ConfigMap in `kube-system` that says what the cluster was made from.
+const MARK: &str = "labctl-lab";
+/// The ports of the node that are published: see `charts/job-dashboard` for who answers there.
+const NODE_PORTS: [u16; 4] = [30080, 30081, 30443, 30090];
+
+/// See the module.
+pub struct Cluster(pub Site);
+
+/// Writes KIND's config.
+pub fn config(name: &str, ports: &Ports, cgroup_v1: bool) -> String {
+    let mut text = format!(
+        "kind: Cluster\napiVersion: kind.x-k8s.io/v1alpha4\nname: {name}\nnetworking:\n  ipFamily: ipv4\n  \
+         apiServerAddress: 127.0.0.1\nnodes:\n- role: control-plane\n  extraPortMappings:\n"
+    );
+    let host_ports = [ports.http, ports.grpc, ports.mtls, ports.metrics];
+    for (container, host) in NODE_PORTS.iter().zip(host_ports) {
+        _ = writeln!(
+            text,
+            "  - {{containerPort: {container}, hostPort: {host}, listenAddress: 127.0.0.1, protocol: TCP}}"
+        );
+    }
+    if cgroup_v1 {
+        // Kubernetes refuses cgroup v1 by default since 1.35; 1.37 still accepts it when asked.
+        text.push_str("kubeadmConfigPatches:\n- |\n  kind: KubeletConfiguration\n  failCgroupV1: false\n");
+    }
+    text
+}
+
+/// Returns whether this machine's containers get cgroup v1.
+fn cgroup_v1(info: &bollard::models::SystemInfo) -> bool {
+    matches!(
+        info.cgroup_version,
+        Some(bollard::models::SystemInfoCgroupVersionEnum::_1)
+    )
+}
+
+impl Cluster {
+    fn node(&self) -> String {
+        format!("{}-control-plane", self.0.name())
+    }
+
+    fn kind(&self, args: &[&str]) -> Result<Cmd> {
+        let kind = crate::lab::tools::find(self.0.world(), crate::lab::tools::Tool::Kind)?;
+        Ok(Cmd::new(kind)
+            .args(args.iter().copied())
+            .args(["--name", self.0.name()])
+            .env("KIND_EXPERIMENTAL_DOCKER_NETWORK", self.0.name())
+            .env("KIND_EXPERIMENTAL_PROVIDER", "docker")
+            .without_env("KUBECONFIG")
+            .log(self.0.log("cluster")))
+    }
+
+    async fn wanted_digest(&self, info: &bollard::models::SystemInfo) -> String {
+        let text = config(self.0.name(), &self.0.record().ports, cgroup_v1(info));
+        Digest::of(format!("{text}{}", node_image::name(&self.0).await).as_bytes()).short()
+    }
+
+    /// Returns the node's container, after seeing that it is the lab's.
+    async fn container(&self) -> Result<Option<bollard::models::ContainerInspectResponse>> {
+        let docker = self.0.world().docker().await?;
+        let Some(container) = docker.container(&self.node()).await? else {
+            return Ok(None);
+        };
+        let on_ours = container
+            .network_settings
+            .as_ref()
+            .and_then(|network| network.networks.as_ref())
+            .is_some_and(|networks| networks.contains_key(self.0.name()));
+        if on_ours {
+            return Ok(Some(container));
+        }
+        Err(Diagnosis::new(
+            Code::Foreign,
+            format!(
+                "a KIND cluster `{}` exists and is not on the lab's network",
+                self.0.name()
+            ),
+        )
+        .hint(format!(
+            "choose another name for the lab: labctl --lab {}-2 up",
+            self.0.name()
+        ))
+        .hint(format!(
+            "or install into it: labctl up --cluster existing --context kind-{}",
+            self.0.name()
+        ))
+        .error())
+    }
+
+    async fn delete(&self) -> Result<()> {
+        let docker = self.0.world().docker().await?;
+        let cmd = self
+            .kind(&["delete", "cluster"])?
+            .env("DOCKER_HOST", docker.host())
+            .arg("--kubeconfig")
+            .arg(
+                // KIND takes the cluster's entry out of this file; the lab's own is removed whole.
+                self.0.world().settings().lab_dir().join("kubeconfig.deleted"),
+            );
+        self.0
+            .world()
+            .exec()
+            .run(&cmd.limit(Duration::from_secs(120)))
+            .await
+            .diagnose(|| failed("delete the cluster's node"))?;
+        let settings = self.0.world().settings();
+        for name in ["kubeconfig", "kubeconfig.deleted", "cluster-uid"] {
+            _ = std::fs::remove_file(settings.lab_dir().join(name));
+        }
+        Ok(())
+    }
+
+    async fn create(&self, progress: &Progress, info: &bollard::models::SystemInfo) -> Result<()> {
+        let world = self.0.world();
+        let docker = world.docker().await?;
+        self.ports_are_free()?;
+        let settings = world.settings();
+        let config_path = settings.lab_dir().join("kind.yaml");
+        files::write(
+            &config_path,
+            config(self.0.name(), &self.0.record().ports, cgroup_v1(info)),
+        )?;
+        let image = node_image::name(&self.0).await;
+        let mut again = true;
+        loop {
+            let said = progress.clone();
+            progress.doing("creating the node");
+            let cmd = self
+                .kind(&["create", "cluster", "--retain", "--verbosity", "1"])?
+                .env("DOCKER_HOST", docker.host())
+                .args(["--image", &image])
+                .arg("--config")
+                .arg(&config_path)
+                .arg("--kubeconfig")
+                .arg(settings.kubeconfig())
+                .limit(CREATE_LIMIT)
+                .on_line(move |line| {
+                    let line = line
+                        .trim_start_matches([' ', '\u{2022}', '\u{2713}', '\u{2717}'])
+                        .trim();
+                    if !line.is_empty() {
+                        said.doing(line.trim_end_matches("..."));
+                    }
+                });
+            match world.exec().run(&cmd).await {
+                Ok(_) => return Ok(()),
+                // KIND gives a node 30 s to boot, whatever the machine is doing; a second try often fits.
+                Err(error) if again && boot_limit(&error) => {
+                    progress.warn("the node did not boot within KIND's 30 s; trying once more");
+                    again = false;
+                    self.delete().await?;
+                }
+                Err(error) => {
+                    return Err(anyhow::Error::new(error).context(
+                        Diagnosis::new(Code::ClusterUnready, "KIND could not create the cluster")
+                            .hint(format!("the node is kept to look at: docker logs {}", self.node()))
+                            .hint("labctl doctor looks at the machine; labctl up tries again with a new node"),
+                    ));
+                }
+            }
+        }
+    }
+
+    fn ports_are_free(&self) -> Result<()> {
+        let ports = &self.0.record().ports;
+        for (port, flag) in [
+            (ports.http, "--http-port"),
+            (ports.grpc, "--grpc-port"),
+            (ports.mtls, "--mtls-port"),
+            (ports.metrics, "--metrics-port"),
+        ] {
+            crate::lab::up::port_is_free(port, flag)?;
+        }
+        Ok(())
+    }
+
+    async fn mark(&self, cluster: &Connection, digest: &str) -> Result<()> {
+        let map = ConfigMap {
+            metadata: ObjectMeta {
+                name: Some(MARK.to_owned()),
+                labels: Some([(LABEL.to_owned(), self.0.name().to_owned())].into()),
+                ..ObjectMeta::default()
+            },
+            data: Some([("inputs".to_owned(), digest.to_owned())].into()),
+            ..ConfigMap::default()
+        };
+        Api::<ConfigMap>::namespaced(cluster.client(), "kube-system")
+            .patch(MARK, &PatchParams::apply("labctl").force(), &Patch::Apply(&map))
+            .await
+            .diagnose(|| Diagnosis::new(Code::ClusterUnready, "write down in the cluster what it was made from"))?;
+        Ok(())
+    }
+
+    /// Returns the digest that the cluster was marked with; nothing where it was not finished.
+    async fn marked(&self, cluster: &Connection) -> Result<Option<String>> {
+        let map = Api::<ConfigMap>::namespaced(cluster.client(), "kube-system")
+            .get_opt(MARK)
+            .await
+            .diagnose(|| Diagnosis::new(Code::ClusterUnready, "read what the cluster was made from"))?;
+        Ok(map.and_then(|map| map.data).and_then(|mut data| data.remove("inputs")))
+    }
+
+    /// Starts a node that has stopped and waits for its API.
+    async fn resume(&self, progress: &Progress, running: bool) -> Result<Connection> {
+        let docker = self.0.world().docker().await?;
+        if !running {
+            progress.doing("starting the node again");
+            docker
+                .api()
+                .start_container(&self.node(), None::<bollard::query_parameters::StartContainerOptions>)
+                .await
+                .diagnose(|| failed(format!("start the container `{}`", self.node())))?;
+        }
+        self.write_kubeconfig().await?;
+        progress.doing("waiting for the API server");
+        let deadline = Instant::now() + RESUME_LIMIT;
+        loop {
+            match Connection::connect_any(self.0.world().settings()).await {
+                Ok(connection) => return Ok(connection),
+                Err(error) if Instant::now() > deadline => return Err(error),
+                Err(_) => tokio::time::sleep(Duration::from_millis(300)).await,
+            }
+        }
+    }
+
+    /// Writes the lab's kubeconfig from the node's.
+    async fn write_kubeconfig(&self) -> Result<()> {
+        let docker = self.0.world().docker().await?;
+        let cmd = self.kind(&["get", "kubeconfig"])?.env("DOCKER_HOST", docker.host());
+        let output = self
+            .0
+            .world()
+            .exec()
+            .run(&cmd.limit(Duration::from_secs(30)))
+            .await
+            .diagnose(|| Diagnosis::new(Code::ClusterUnready, "read the cluster's kubeconfig from its node"))?;
+        files::write_secret(&self.0.world().settings().kubeconfig(), output.stdout)
+    }
+
+    async fn info(&self) -> Result<bollard::models::SystemInfo> {
+        let docker = self.0.world().docker().await?;
+        docker
+            .api()
+            .info()
+            .await
+            .diagnose(|| failed("ask the engine how it is set up"))
+    }
+}
+
+/// Returns whether KIND gave up on a node that was still booting.
+fn boot_limit(error: &ExecError) -> bool {
+    error
+        .tail()
+        .iter()
+        .any(|line| line.contains("could not find a log line that matches"))
+}
+
+#[async_trait]
+impl Step for Cluster {
+    fn id(&self) -> StepId {
+        "cluster"
+    }
+
+    fn title(&self) -> String {
+        format!("KIND cluster `{}`", self.0.name())
+    }
+
+    fn needs(&self) -> Vec<StepId> {
+        vec!["node-image", "network", "programs"]
+    }
+
+    async fn observe(&self) -> Result<State> {
+        let Some(container) = self.container().await? else {
+            return Ok(State::wanting("there is none"));
+        };
+        let state = container.state.unwrap_or_default();
+        if state.running != Some(true) {
+            let code = state.exit_code.unwrap_or_default();
+            return Ok(State::wanting(format!("its node has stopped (exit code {code})")));
+        }
+        let settings = self.0.world().settings();
+        let connection = match Connection::connect(settings).await {
+            Ok(connection) => connection,
+            Err(error) => return Ok(State::wanting(error.to_string())),
+        };
+        let info = self.info().await?;
+        let wanted = self.wanted_digest(&info).await;
+        match self.marked(&connection).await? {
+            Some(marked) if marked == wanted => {
+                Ok(State::holds(format!("Kubernetes {}", settings.kubeconfig().display())))
+            }
+            Some(_) if !self.0.recreate() => Err(Diagnosis::new(
+                Code::Setting,
+                "the cluster was made with another node image or other ports, which KIND cannot change",
+            )
+            .hint("labctl up --recreate replaces the cluster; what is in it is lost")
+            .error()),
+            Some(_) => Ok(State::wanting("it was made from something else")),
+            None => Ok(State::wanting("it was not finished")),
+        }
+    }
+
+    async fn apply(&self, progress: &Progress) -> Result<()> {
+        let settings = self.0.world().settings();
+        files::make_dir(&settings.lab_dir())?;
+        let info = self.info().await?;
+        let wanted = self.wanted_digest(&info).await;
+        if let Some(container) = self.container().await? {
+            let running = container.state.unwrap_or_default().running == Some(true);
+            // A node without a kubeconfig inside was never finished; anything else is worth waiting for.
+            match self.resume(progress, running).await {
+                Ok(connection) if self.marked(&connection).await?.as_ref() == Some(&wanted) => {
+                    return connection.record(settings);
+                }
+                Ok(_) => progress.note("the cluster is of another make; it is replaced"),
+                Err(error) => progress.warn(format!("the cluster does not come back ({error}); it is replaced")),
+            }
+            progress.doing("removing the old node");
+            self.delete().await?;
+        }
+        self.create(progress, &info).await?;
+        let connection = self.resume(progress, true).await?;
+        connection.record(settings)?;
+        self.mark(&connection, &wanted).await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_config_publishes_on_loopback_alone() {
+        let text = config("demo", &Ports::default(), true);
+        assert_eq!(text.matches("listenAddress: 127.0.0.1").count(), 4);
+        assert!(text.contains("{containerPort: 30080, hostPort: 8080,"));
+        assert!(text.contains("failCgroupV1: false"));
+        assert!(!config("demo", &Ports::default(), false).contains("failCgroupV1"));
+    }
+
+    #[test]
+    fn the_config_is_yaml() {
+        let value: serde_json::Value = serde_saphyr::from_str(&config("demo", &Ports::default(), true)).expect("YAML");
+        assert_eq!(value["nodes"][0]["extraPortMappings"][3]["hostPort"], 8090);
+        assert_eq!(value["networking"]["ipFamily"], "ipv4");
+    }
+}

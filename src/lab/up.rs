@@ -1,0 +1,92 @@
+//! `labctl up`: the plan of the lab, made under the lab's lock.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use anyhow::Result;
+
+use super::plan::{Plan, Step};
+use super::step::{self, Site};
+use crate::config::Settings;
+use crate::drive::files::Lock;
+use crate::error::{Code, Diagnosis};
+use crate::world::World;
+
+/// How long a second `labctl` waits for the first one.
+const LOCK_LIMIT: Duration = Duration::from_secs(3600);
+
+/// Returns the plan that makes the whole lab.
+///
+/// # Errors
+/// The plan is not sound: a bug.
+pub fn plan(site: &Site) -> Result<Plan> {
+    let steps: Vec<Arc<dyn Step>> = vec![
+        Arc::new(step::packages::Packages(site.clone())),
+        Arc::new(step::engine::Engine(site.clone())),
+        Arc::new(step::programs::Programs(site.clone())),
+        Arc::new(step::base::Base(site.clone())),
+        Arc::new(step::node_image::NodeImage(site.clone())),
+        Arc::new(step::network::Network(site.clone())),
+        Arc::new(step::cluster::Cluster(site.clone())),
+        Arc::new(step::ready::Ready(site.clone())),
+    ];
+    Plan::new(steps)
+}
+
+/// Takes the lab's lock, waiting for whoever holds it, and saying who that is.
+///
+/// # Errors
+/// [`Code::LockHeld`] after an hour, or the state directory cannot be written.
+pub async fn lock(world: &World, verb: &str) -> Result<Lock> {
+    let settings = world.settings();
+    let path = lock_path(settings);
+    let who = format!("labctl {verb} (pid {})", std::process::id());
+    let deadline = Instant::now() + LOCK_LIMIT;
+    let mut said = false;
+    loop {
+        let holder = match Lock::try_take(&path, &who)? {
+            Ok(lock) => return Ok(lock),
+            Err(holder) => holder,
+        };
+        if Instant::now() > deadline {
+            return Err(Diagnosis::new(
+                Code::LockHeld,
+                format!("`{holder}` works on the lab `{}`", settings.lab),
+            )
+            .hint("wait for it to end, or end it; then run the same command again")
+            .error());
+        }
+        if !said {
+            world
+                .reporter()
+                .note(format!("waiting: `{holder}` works on the lab `{}`", settings.lab));
+            said = true;
+        }
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    }
+}
+
+fn lock_path(settings: &Settings) -> std::path::PathBuf {
+    // Not in the lab's own directory, which teardown removes while it holds the lock.
+    settings
+        .dirs
+        .state()
+        .join("locks")
+        .join(format!("{}.lock", settings.lab))
+}
+
+/// Checks that a port on the loopback address can be listened on.
+///
+/// # Errors
+/// [`Code::PortTaken`], by whom, and the flag to choose another.
+pub fn port_is_free(port: u16, flag: &str) -> Result<()> {
+    match std::net::TcpListener::bind(("127.0.0.1", port)) {
+        Ok(_) => Ok(()),
+        Err(error) => Err(anyhow::Error::new(error).context(
+            Diagnosis::new(Code::PortTaken, format!("port {port} is taken")).hint(format!(
+                "choose another: labctl up {flag} {}",
+                port.saturating_add(1000)
+            )),
+        )),
+    }
+}

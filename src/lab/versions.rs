@@ -1,0 +1,77 @@
+//! The pinned versions: `assets/versions.toml`, typed.
+
+use std::sync::LazyLock;
+
+use serde::Deserialize;
+
+use crate::assets;
+
+/// What `assets/versions.toml` says.
+#[derive(Debug, Clone, Deserialize)]
+pub struct Versions {
+    /// The version of Kubernetes, without a `v`.
+    pub kubernetes: semver::Version,
+    /// The root file system under the node image.
+    pub base: Base,
+    /// Versions of the Go side.
+    pub go: Go,
+}
+
+/// The root file system under the node image.
+#[derive(Debug, Clone, Deserialize)]
+pub struct Base {
+    /// The Debian release.
+    pub suite: String,
+    /// Its packages.
+    pub packages: Vec<String>,
+}
+
+/// Versions of the Go side that labctl itself must know.
+#[derive(Debug, Clone, Deserialize)]
+pub struct Go {
+    /// The oldest Go toolchain that builds the module.
+    pub minimum: semver::Version,
+    /// KIND.
+    pub kind: semver::Version,
+    /// containerd.
+    pub containerd: semver::Version,
+    /// Helm.
+    pub helm: semver::Version,
+    /// The CNI plugins.
+    pub cni: semver::Version,
+    /// The image registry.
+    pub distribution: semver::Version,
+}
+
+static VERSIONS: LazyLock<Versions> = LazyLock::new(|| {
+    let text = assets::text("assets/versions.toml").expect("the file is embedded");
+    toml::from_str(text).expect("a unit test reads the file")
+});
+
+/// Returns the pinned versions.
+pub fn pinned() -> &'static Versions {
+    &VERSIONS
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_file_is_well_formed_and_agrees_with_the_go_module() {
+        let versions = pinned();
+        let go_mod = assets::text("assets/go/go.mod").expect("embedded");
+        for (module, version) in [
+            ("k8s.io/kubernetes", &versions.kubernetes),
+            ("sigs.k8s.io/kind", &versions.go.kind),
+            ("helm.sh/helm/v3", &versions.go.helm),
+            ("github.com/containerd/containerd/v2", &versions.go.containerd),
+            ("github.com/containernetworking/plugins", &versions.go.cni),
+            ("github.com/distribution/distribution/v3", &versions.go.distribution),
+        ] {
+            let line = format!("{module} v{version}");
+            assert!(go_mod.contains(&line), "assets/go/go.mod has no `{line}`");
+        }
+        assert!(go_mod.contains(&format!("\ngo {}\n", versions.go.minimum)));
+    }
+}
