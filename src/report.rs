@@ -37,6 +37,7 @@ impl Reporter {
     }
 
     /// Emits one event.
+    #[expect(clippy::needless_pass_by_value, reason = "events are made where they are emitted")]
     pub fn emit(&self, event: Event) {
         self.0.emit(&event);
     }

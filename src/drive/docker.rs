@@ -265,6 +265,31 @@ impl Docker {
         Ok(())
     }
 
+    /// Pulls an image and calls `on_line` with what the engine says.
+    ///
+    /// # Errors
+    /// [`Code::ImageRegistry`] or [`Code::Disk`].
+    pub async fn pull(&self, reference: &str, mut on_line: impl FnMut(&str)) -> Result<()> {
+        let unavailable = || {
+            Diagnosis::new(Code::ImageRegistry, format!("pull the image `{reference}`"))
+                .hint("labctl up --images build makes all images from package registries instead")
+        };
+        let options = query::CreateImageOptionsBuilder::default()
+            .from_image(reference)
+            .build();
+        let mut answers = self.client.create_image(Some(options), None, None);
+        while let Some(answer) = answers.next().await {
+            let answer: CreateImageInfo = answer.diagnose(unavailable)?;
+            if let Some(detail) = answer.error_detail {
+                return Err(anyhow::anyhow!("{}", detail.message.unwrap_or_default()).context(unavailable()));
+            }
+            if let Some(status) = answer.status {
+                on_line(&format!("{} {status}", answer.id.unwrap_or_default()));
+            }
+        }
+        Ok(())
+    }
+
     /// Builds an image with the classic builder from a context archive and calls `on_line` with its output.
     ///
     /// # Errors

@@ -41,8 +41,9 @@ pub async fn unfit(docker: &Docker) -> Result<Option<String>> {
         .diagnose(|| crate::drive::docker::failed("ask the engine how it is set up"))?;
     // An engine in a virtual machine or elsewhere does not run under this machine's bounding set.
     let local = docker.host().starts_with("unix://") && info.operating_system.as_deref() != Some("Docker Desktop");
-    let bounded = info.default_runtime.as_deref() == Some(RUNTIME);
-    Ok((local && !bounded).then(|| {
+    // Whoever set another runtime than the usual one may have solved this in their own way.
+    let usual = info.default_runtime.as_deref() == Some("runc");
+    Ok((local && usual).then(|| {
         format!(
             "this machine withholds {}, so its privileged containers fail",
             withheld.join(", ")

@@ -11,6 +11,8 @@ pub mod ready;
 
 use std::sync::Arc;
 
+use tokio::sync::OnceCell;
+
 use crate::config::Images;
 use crate::lab::programs::Programs;
 use crate::lab::record::Record;
@@ -26,6 +28,7 @@ struct Inner {
     images: Images,
     programs: Programs,
     recreate: bool,
+    auto_pulls: OnceCell<bool>,
 }
 
 impl Site {
@@ -38,6 +41,7 @@ impl Site {
             images,
             programs,
             recreate,
+            auto_pulls: OnceCell::new(),
         }))
     }
 
@@ -64,6 +68,11 @@ impl Site {
     /// Returns whether a cluster that was made in another way is replaced.
     pub fn recreate(&self) -> bool {
         self.0.recreate
+    }
+
+    /// Returns where it is kept what `--images auto` came to, so that all steps of a run agree.
+    pub fn auto_pulls(&self) -> &OnceCell<bool> {
+        &self.0.auto_pulls
     }
 
     /// Returns the lab's name, which is also that of its cluster and its network.

@@ -13,6 +13,8 @@ pub struct Versions {
     pub kubernetes: semver::Version,
     /// The root file system under the node image.
     pub base: Base,
+    /// The node image.
+    pub node: Node,
     /// Versions of the Go side.
     pub go: Go,
 }
@@ -24,6 +26,13 @@ pub struct Base {
     pub suite: String,
     /// Its packages.
     pub packages: Vec<String>,
+}
+
+/// The node image.
+#[derive(Debug, Clone, Deserialize)]
+pub struct Node {
+    /// KIND's own image, by digest.
+    pub upstream: String,
 }
 
 /// Versions of the Go side that labctl itself must know.

@@ -41,7 +41,6 @@ impl Styles {
 pub fn text(event: &Event, s: Styles, quiet: bool) -> Option<String> {
     let mut out = String::new();
     match event {
-        Event::Planned { .. } | Event::StepProgress { .. } | Event::Finished { .. } => return None,
         Event::StepStarted { title, why, .. } if !quiet => {
             _ = write!(out, "{}     ...{} {title} {}({why}){}", s.dim, s.reset, s.dim, s.reset);
         }
@@ -98,7 +97,6 @@ pub fn text(event: &Event, s: Styles, quiet: bool) -> Option<String> {
                 _ = write!(out, "\n         {line}");
             }
         }
-        Event::ChapterJudged { .. } => return None,
         Event::Removed { kind, name, bytes } if !quiet => {
             _ = write!(out, " removed {kind} {name}");
             if let Some(bytes) = bytes {

@@ -3,6 +3,7 @@
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use anyhow::{Context, Result};
 use async_trait::async_trait;
@@ -10,12 +11,14 @@ use bollard::query_parameters::BuildImageOptionsBuilder;
 
 use super::{Site, base};
 use crate::assets;
-use crate::config::{INPUTS_LABEL, Images, LABEL, SHARED};
+use crate::config::{self, INPUTS_LABEL, Images, LABEL, SHARED};
 use crate::drive::archive;
 use crate::drive::files::{self, Digest, Hasher};
 use crate::lab::plan::{Progress, State, Step, StepId};
 use crate::lab::{programs, versions};
 
+/// How long an image registry may take to say that it is there.
+const ANSWER_LIMIT: Duration = Duration::from_secs(3);
 const RECIPE: &str = "assets/images/node";
 /// KIND's module, whose `images/base/files` are the files that make a container a node.
 const KIND_MODULE: &str = "sigs.k8s.io/kind";
@@ -43,16 +46,61 @@ pub fn built() -> String {
 }
 
 /// Returns whether the node image is pulled in this run.
+///
+/// `auto` keeps to what is there: an image that was built or pulled, or programs that were built. Otherwise it pulls if
+/// an image registry answers within [`ANSWER_LIMIT`].
 pub async fn pulls(site: &Site) -> bool {
     match site.images() {
         Images::Pull => true,
-        Images::Build | Images::Auto => false,
+        Images::Build => false,
+        Images::Auto => *site.auto_pulls().get_or_init(|| choose(site)).await,
+    }
+}
+
+async fn choose(site: &Site) -> bool {
+    if let Ok(docker) = site.world().docker().await {
+        if matches!(docker.image(&built()).await, Ok(Some(_))) {
+            return false;
+        }
+        if matches!(docker.image(&upstream()).await, Ok(Some(_))) {
+            return true;
+        }
+    }
+    if site.programs().wanting().is_none() {
+        return false;
+    }
+    let base = image_registry();
+    let answer = site
+        .world()
+        .http()
+        .get(format!("{base}/v2/"))
+        .timeout(ANSWER_LIMIT)
+        .send()
+        .await;
+    // A registry that wants a token first says so with 401.
+    answer.is_ok_and(|answer| answer.status().is_success() || answer.status() == http::StatusCode::UNAUTHORIZED)
+}
+
+/// Returns the address of the registry that upstream images are pulled from.
+fn image_registry() -> String {
+    match config::text_variable("LABCTL_IMAGE_MIRROR") {
+        Some(mirror) => format!("http://{mirror}"),
+        None => "https://registry-1.docker.io".to_owned(),
+    }
+}
+
+/// Returns the name of KIND's own image, by digest, at the mirror if there is one.
+fn upstream() -> String {
+    let reference = &versions::pinned().node.upstream;
+    match config::text_variable("LABCTL_IMAGE_MIRROR") {
+        Some(mirror) => format!("{mirror}/{reference}"),
+        None => reference.clone(),
     }
 }
 
 /// Returns the name of the node image that this run uses.
-pub async fn name(_site: &Site) -> String {
-    built()
+pub async fn name(site: &Site) -> String {
+    if pulls(site).await { upstream() } else { built() }
 }
 
 #[async_trait]
@@ -79,6 +127,12 @@ impl Step for NodeImage {
     }
 
     async fn apply(&self, progress: &Progress) -> Result<()> {
+        if pulls(&self.0).await {
+            progress.doing(format!("pulling {}", upstream()));
+            let said = progress.clone();
+            let docker = self.0.world().docker().await?;
+            return docker.pull(&upstream(), move |what| said.doing(what)).await;
+        }
         self.build(progress).await
     }
 }
