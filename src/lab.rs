@@ -4,6 +4,7 @@ pub mod capability;
 pub mod engine;
 pub mod plan;
 pub mod programs;
+pub mod recipe;
 pub mod record;
 pub mod step;
 pub mod teardown;

@@ -290,6 +290,17 @@ impl Docker {
         Ok(())
     }
 
+    /// Takes a name off an image; its layers stay as long as another image has them.
+    ///
+    /// # Errors
+    /// [`Code::EngineFailed`].
+    pub async fn untag(&self, reference: &str) -> Result<()> {
+        let options = query::RemoveImageOptionsBuilder::default().noprune(true).build();
+        absent_as_none(self.client.remove_image(reference, Some(options), None).await)
+            .map(|_| ())
+            .diagnose(|| failed(format!("take the name `{reference}` off its image")))
+    }
+
     /// Builds an image with the classic builder from a context archive and calls `on_line` with its output.
     ///
     /// # Errors

@@ -132,6 +132,10 @@ impl Programs {
             log,
         };
         build.run(world.exec(), on_stage).await?;
+        // One program is many, by the name it is called by; on this machine only kubectl is of use.
+        let kubectl = self.path("kubectl");
+        _ = std::fs::remove_file(&kubectl);
+        std::os::unix::fs::symlink("kubelab", &kubectl).map_err(|error| files::explain(error, "link", &kubectl))?;
         let dir = self.dir.clone();
         tokio::task::spawn_blocking(move || write_manifest(&dir))
             .await

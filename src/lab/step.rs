@@ -8,6 +8,7 @@ pub mod node_image;
 pub mod packages;
 pub mod programs;
 pub mod ready;
+pub mod registry;
 
 use std::sync::Arc;
 

@@ -27,6 +27,8 @@ pub fn plan(site: &Site) -> Result<Plan> {
         Arc::new(step::base::Base(site.clone())),
         Arc::new(step::node_image::NodeImage(site.clone())),
         Arc::new(step::network::Network(site.clone())),
+        Arc::new(step::registry::RegistryImage(site.clone())),
+        Arc::new(step::registry::Registry(site.clone())),
         Arc::new(step::cluster::Cluster(site.clone())),
         Arc::new(step::ready::Ready(site.clone())),
     ];

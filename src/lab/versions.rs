@@ -14,7 +14,9 @@ pub struct Versions {
     /// The root file system under the node image.
     pub base: Base,
     /// The node image.
-    pub node: Node,
+    pub node: Upstream,
+    /// The image registry.
+    pub registry: Upstream,
     /// Versions of the Go side.
     pub go: Go,
 }
@@ -28,10 +30,10 @@ pub struct Base {
     pub packages: Vec<String>,
 }
 
-/// The node image.
+/// An image that others publish.
 #[derive(Debug, Clone, Deserialize)]
-pub struct Node {
-    /// KIND's own image, by digest.
+pub struct Upstream {
+    /// Its name, with its digest.
     pub upstream: String,
 }
 

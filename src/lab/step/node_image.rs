@@ -1,13 +1,11 @@
 //! The node image: KIND's own, pulled where an image registry answers, or built from packages by the recipe in
 //! `assets/images/node`.
 
-use std::collections::HashMap;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
 use async_trait::async_trait;
-use bollard::query_parameters::BuildImageOptionsBuilder;
 
 use super::{Site, base};
 use crate::assets;
@@ -15,6 +13,7 @@ use crate::config::{self, INPUTS_LABEL, Images, LABEL, SHARED};
 use crate::drive::archive;
 use crate::drive::files::{self, Digest, Hasher};
 use crate::lab::plan::{Progress, State, Step, StepId};
+use crate::lab::recipe::{self, Recipe};
 use crate::lab::{programs, versions};
 
 /// How long an image registry may take to say that it is there.
@@ -62,7 +61,7 @@ async fn choose(site: &Site) -> bool {
         if matches!(docker.image(&built()).await, Ok(Some(_))) {
             return false;
         }
-        if matches!(docker.image(&upstream()).await, Ok(Some(_))) {
+        if matches!(docker.image(&pulled()).await, Ok(Some(_))) {
             return true;
         }
     }
@@ -91,16 +90,26 @@ fn image_registry() -> String {
 
 /// Returns the name of KIND's own image, by digest, at the mirror if there is one.
 fn upstream() -> String {
-    let reference = &versions::pinned().node.upstream;
+    at_mirror(&versions::pinned().node.upstream)
+}
+
+/// Returns an upstream reference at the mirror, if one is set.
+pub fn at_mirror(reference: &str) -> String {
     match config::text_variable("LABCTL_IMAGE_MIRROR") {
         Some(mirror) => format!("{mirror}/{reference}"),
-        None => reference.clone(),
+        None => reference.to_owned(),
     }
+}
+
+/// Returns the name under which KIND's own image is kept.
+fn pulled() -> String {
+    let digest = Digest::of(upstream().as_bytes());
+    format!("labctl.dev/node:upstream-{}", digest.short())
 }
 
 /// Returns the name of the node image that this run uses.
 pub async fn name(site: &Site) -> String {
-    if pulls(site).await { upstream() } else { built() }
+    if pulls(site).await { pulled() } else { built() }
 }
 
 #[async_trait]
@@ -128,10 +137,8 @@ impl Step for NodeImage {
 
     async fn apply(&self, progress: &Progress) -> Result<()> {
         if pulls(&self.0).await {
-            progress.doing(format!("pulling {}", upstream()));
-            let said = progress.clone();
             let docker = self.0.world().docker().await?;
-            return docker.pull(&upstream(), move |what| said.doing(what)).await;
+            return recipe::pull(&docker, &upstream(), &name(&self.0).await, progress).await;
         }
         self.build(progress).await
     }
@@ -159,92 +166,45 @@ impl NodeImage {
         let log = self.0.log("node-image");
         let kind = self.0.programs().source(world, KIND_MODULE, &log).await?;
         progress.doing("checking the programs");
-        let programs = self.0.programs().clone();
-        let context =
-            tokio::task::spawn_blocking(move || BuildContext::gather(&programs, &kind.join("images/base/files")))
-                .await
-                .context("gather the build context")??;
-        let name = built();
-        let version = format!("v{}", versions::pinned().kubernetes);
-        let arguments = HashMap::from([
-            ("BASE".to_owned(), base_image),
-            ("KUBERNETES_VERSION".to_owned(), version),
-        ]);
-        let labels = HashMap::from([
-            (LABEL.to_owned(), SHARED.to_owned()),
-            (INPUTS_LABEL.to_owned(), digest().hex()),
-        ]);
-        let options = BuildImageOptionsBuilder::default()
-            .t(&name)
-            .buildargs(&arguments)
-            .labels(&labels)
-            .rm(true)
-            .forcerm(true)
-            .build();
-        let said = progress.clone();
-        progress.doing("sending the build context");
-        docker
-            .build(options, archive::stream(move |out| context.write(out)), move |line| {
-                said.doing(line);
-            })
-            .await?;
+        let site = self.0.clone();
+        let mut recipe = tokio::task::spawn_blocking(move || gather(&site, &kind.join("images/base/files")))
+            .await
+            .context("gather the build context")??;
+        recipe.argument("BASE", base_image);
+        recipe.argument("KUBERNETES_VERSION", format!("v{}", versions::pinned().kubernetes));
+        recipe.build(&docker, progress).await?;
         // Its contents are in the image now.
         _ = std::fs::remove_file(&tar);
         Ok(())
     }
 }
 
-/// The build context: names in it with their modes and where their contents come from.
-struct BuildContext {
-    files: Vec<(String, u32, Contents)>,
-}
-
-enum Contents {
-    Embedded(&'static [u8]),
-    File(PathBuf),
-}
-
-impl BuildContext {
-    fn gather(programs: &programs::Programs, kind: &Path) -> Result<Self> {
-        let mut out = Vec::new();
-        for (name, contents) in assets::files(RECIPE) {
-            out.push((name.to_string_lossy().into_owned(), 0o644, Contents::Embedded(contents)));
+fn gather(site: &Site, kind: &Path) -> Result<Recipe> {
+    let mut recipe = Recipe::new(RECIPE, &built(), digest());
+    for path in files::walk(kind)? {
+        let name = path.strip_prefix(kind).unwrap_or(&path).to_string_lossy().into_owned();
+        let program = name.starts_with("kind/bin/") || name.starts_with("usr/local/bin/");
+        let wanted = ["etc/", "kind/"].iter().any(|top| name.starts_with(top)) || name == "usr/local/bin/entrypoint";
+        if wanted {
+            recipe.file(&format!("rootfs/{name}"), if program { 0o755 } else { 0o644 }, path);
         }
-        for path in files::walk(kind)? {
-            let name = path.strip_prefix(kind).unwrap_or(&path).to_string_lossy().into_owned();
-            let program = name.starts_with("kind/bin/") || name.starts_with("usr/local/bin/");
-            let mode = if program { 0o755 } else { 0o644 };
-            let wanted =
-                ["etc/", "kind/"].iter().any(|top| name.starts_with(top)) || name == "usr/local/bin/entrypoint";
-            let ours = out.iter().any(|(known, _, _)| *known == format!("rootfs/{name}"));
-            if wanted && !ours {
-                out.push((format!("rootfs/{name}"), mode, Contents::File(path)));
-            }
-        }
-        let mut program = |name: &str, folder: &str| -> Result<()> {
-            let path = programs.verified(name)?;
-            out.push((format!("rootfs/{folder}/{name}"), 0o755, Contents::File(path)));
-            Ok(())
-        };
-        for name in ["containerd", "containerd-shim-runc-v2", "ctr"] {
-            program(name, "usr/local/bin")?;
-        }
-        for name in ["host-local", "loopback", "portmap", "ptp"] {
-            program(name, "opt/cni/bin")?;
-        }
-        program("kubelab", "opt/labctl/kubelab/usr/local/bin")?;
-        program("pause", "opt/labctl/pause")?;
-        out.sort_by(|a, b| a.0.cmp(&b.0));
-        Ok(Self { files: out })
     }
-
-    fn write<W: std::io::Write>(self, archive: &mut tar::Builder<W>) -> Result<()> {
-        for (name, mode, contents) in self.files {
-            match contents {
-                Contents::Embedded(bytes) => archive::append(archive, &name, mode, bytes)?,
-                Contents::File(path) => archive::append_file(archive, &name, mode, &path)?,
-            }
+    for (folder, names) in [
+        (
+            "usr/local/bin",
+            ["containerd", "containerd-shim-runc-v2", "ctr"].as_slice(),
+        ),
+        ("opt/cni/bin", &["host-local", "loopback", "portmap", "ptp"]),
+        ("opt/labctl/kubelab/usr/local/bin", &["kubelab"]),
+        ("opt/labctl/pause", &["pause"]),
+    ] {
+        for name in names {
+            recipe.file(
+                &format!("rootfs/{folder}/{name}"),
+                0o755,
+                site.programs().verified(name)?,
+            );
         }
-        Ok(())
     }
+    Ok(recipe)
 }
