@@ -1,6 +1,7 @@
 //! Building an image from a recipe: a folder below `assets/images` with a Dockerfile, and files that come from elsewhere.
 
 use std::collections::HashMap;
+use std::fmt::Write as _;
 use std::path::PathBuf;
 
 use anyhow::{Context, Result};
@@ -23,14 +24,24 @@ enum Contents {
 ///
 /// # Errors
 /// [`crate::error::Code::ImageRegistry`].
-pub async fn pull(docker: &Docker, upstream: &str, name: &str, progress: &Progress) -> Result<()> {
+///
+/// `additions` is a folder such as `assets/images/node/rootfs` and the part of it that is laid over the image.
+pub async fn pull(
+    docker: &Docker,
+    upstream: &str,
+    name: &str,
+    additions: Option<(&str, &str)>,
+    progress: &Progress,
+) -> Result<()> {
     let there = docker.image(upstream).await?.is_some();
     if !there {
         progress.doing(format!("pulling {upstream}"));
         let said = progress.clone();
         docker.pull(upstream, move |what| said.doing(what)).await?;
     }
-    Recipe::renamed(upstream, name).build(docker, progress).await?;
+    Recipe::renamed(upstream, name, additions)
+        .build(docker, progress)
+        .await?;
     if !there {
         // The user did not have it under this name before, and does not need it now.
         docker.untag(upstream).await?;
@@ -62,14 +73,26 @@ impl Recipe {
         }
     }
 
-    /// Begins with an image that others publish, which gets our name and label and is not changed otherwise.
-    pub fn renamed(upstream: &str, name: &str) -> Self {
-        let dockerfile = format!("FROM {upstream}\n");
+    /// Begins with an image that others publish, which gets our name and label and the additions.
+    fn renamed(upstream: &str, name: &str, additions: Option<(&str, &str)>) -> Self {
+        let mut dockerfile = format!("FROM {upstream}\n");
+        let mut files = Vec::new();
+        if let Some((folder, part)) = additions {
+            _ = writeln!(dockerfile, "COPY {part} /{part}");
+            for (path, contents) in assets::files(&format!("{folder}/{part}")) {
+                files.push((
+                    format!("{part}/{}", path.display()),
+                    0o644,
+                    Contents::Embedded(contents),
+                ));
+            }
+        }
+        files.push(("Dockerfile".to_owned(), 0o644, Contents::Written(dockerfile)));
         Self {
             name: name.to_owned(),
             inputs: Digest::of(upstream.as_bytes()),
             arguments: HashMap::new(),
-            files: vec![("Dockerfile".to_owned(), 0o644, Contents::Written(dockerfile))],
+            files,
         }
     }
 

@@ -138,7 +138,14 @@ impl Step for NodeImage {
     async fn apply(&self, progress: &Progress) -> Result<()> {
         if pulls(&self.0).await {
             let docker = self.0.world().docker().await?;
-            return recipe::pull(&docker, &upstream(), &name(&self.0).await, progress).await;
+            return recipe::pull(
+                &docker,
+                &upstream(),
+                &name(&self.0).await,
+                Some((&format!("{RECIPE}/rootfs"), "kind/patches")),
+                progress,
+            )
+            .await;
         }
         self.build(progress).await
     }

@@ -92,7 +92,7 @@ impl Step for RegistryImage {
     async fn apply(&self, progress: &Progress) -> Result<()> {
         let docker = self.0.world().docker().await?;
         if node_image::pulls(&self.0).await {
-            return recipe::pull(&docker, &upstream(), &image(&self.0).await, progress).await;
+            return recipe::pull(&docker, &upstream(), &image(&self.0).await, None, progress).await;
         }
         let mut recipe = Recipe::new(RECIPE, &built(), digest());
         recipe.file("registry", 0o755, self.0.programs().verified("registry")?);
