@@ -7,3 +7,4 @@ pub mod docker;
 pub mod exec;
 pub mod files;
 pub mod go;
+pub mod registry;

@@ -2,6 +2,7 @@
 
 pub mod capability;
 pub mod engine;
+pub mod image;
 pub mod plan;
 pub mod programs;
 pub mod recipe;
