@@ -1,6 +1,7 @@
 //! The command line: clap types and dispatch. One file a verb.
 
 pub mod runtime;
+pub mod status;
 pub mod teardown;
 pub mod up;
 
@@ -60,6 +61,8 @@ pub struct Global {
 pub enum Verb {
     /// Make the lab: an engine, a cluster, the images and the dashboard, whatever is missing of them
     Up(up::Args),
+    /// Show what there is of the lab: engine, cluster, dashboard, releases, images
+    Status(status::Args),
     /// Remove the lab and prove that nothing of it is left
     Teardown(teardown::Args),
 }
@@ -105,6 +108,7 @@ impl Cli {
     pub async fn run(self, world: &World) -> Result<Outcome> {
         match self.verb {
             Verb::Up(args) => args.run(world).await,
+            Verb::Status(args) => args.run(world).await,
             Verb::Teardown(args) => args.run(world).await,
         }
     }

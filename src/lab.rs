@@ -7,6 +7,7 @@ pub mod plan;
 pub mod programs;
 pub mod recipe;
 pub mod record;
+pub mod status;
 pub mod step;
 pub mod teardown;
 pub mod tools;

@@ -25,6 +25,18 @@ pub struct Args {
     /// Replace a cluster that was made with other ports or another node image
     #[arg(long)]
     recreate: bool,
+    /// The cluster to install into: the lab's own, or one that you have
+    #[arg(long, value_enum, value_name = "WHICH")]
+    cluster: Option<Which>,
+    /// The context of your kubeconfig that leads to your cluster
+    #[arg(long, value_name = "NAME", required_if_eq("cluster", "existing"))]
+    context: Option<String>,
+    /// The dashboard's image, where your cluster pulls it from a registry of its own
+    #[arg(long, value_name = "REPOSITORY:TAG", requires = "context")]
+    image: Option<String>,
+    /// Add the lab's context to your own kubeconfig too
+    #[arg(long)]
+    merge_kubeconfig: bool,
     /// The dashboard's HTTP port on this machine [default: 8080]
     #[arg(long, value_name = "PORT")]
     http_port: Option<u16>,
@@ -40,6 +52,15 @@ pub struct Args {
     /// The image registry's port on this machine [default: 5001]
     #[arg(long, value_name = "PORT")]
     registry_port: Option<u16>,
+}
+
+/// Which cluster
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum Which {
+    /// One that labctl makes with KIND, and removes
+    Kind,
+    /// One that is there already, and that labctl never removes
+    Existing,
 }
 
 impl Args {
@@ -61,7 +82,16 @@ impl Args {
         ] {
             *port = asked.unwrap_or(*port);
         }
-        record.cluster = Origin::Kind;
+        match (self.cluster, &self.context) {
+            (Some(Which::Existing), Some(context)) => {
+                record.cluster = Origin::Existing {
+                    context: context.clone(),
+                    image: self.image.clone(),
+                };
+            }
+            (Some(Which::Kind), _) => record.cluster = Origin::Kind,
+            _ => {}
+        }
         Ok(record)
     }
 
@@ -79,6 +109,10 @@ impl Args {
         let _lock = up::lock(world, "up").await?;
         record.write(world.settings())?;
         let ran = plan.run(world.reporter()).await?;
+        if self.merge_kubeconfig {
+            crate::lab::step::cluster::merge_kubeconfig(&site).await?;
+            world.reporter().note(format!("your kubeconfig has the context `kind-{}` now", site.name()));
+        }
         if ran == 0 {
             world.reporter().note("nothing to do: the lab is up");
         }

@@ -367,6 +367,30 @@ impl Docker {
         Ok((ended.exit_code.unwrap_or(-1), text))
     }
 
+    /// Reads a small file of a container; nothing where there is none.
+    ///
+    /// # Errors
+    /// [`Code::EngineFailed`].
+    pub async fn get_file(&self, container: &str, path: &str) -> Result<Option<Vec<u8>>> {
+        let what = || failed(format!("read `{path}` in the container `{container}`"));
+        let options = query::DownloadFromContainerOptionsBuilder::default().path(path).build();
+        let mut parts = std::pin::pin!(self.client.download_from_container(container, Some(options)));
+        let mut bytes = Vec::new();
+        while let Some(part) = parts.next().await {
+            match absent_as_none(part).diagnose(what)? {
+                Some(part) => bytes.extend_from_slice(&part),
+                None => return Ok(None),
+            }
+        }
+        let mut archive = tar::Archive::new(bytes.as_slice());
+        let Some(entry) = archive.entries().diagnose(what)?.next() else {
+            return Ok(None);
+        };
+        let mut contents = Vec::new();
+        std::io::Read::read_to_end(&mut entry.diagnose(what)?, &mut contents).diagnose(what)?;
+        Ok(Some(contents))
+    }
+
     /// Writes files into a container; each has an absolute path and its contents.
     ///
     /// # Errors

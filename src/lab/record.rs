@@ -32,6 +32,8 @@ pub enum Origin {
     Existing {
         /// The context.
         context: String,
+        /// The dashboard's image, where labctl does not bring it in itself.
+        image: Option<String>,
     },
 }
 
@@ -109,7 +111,10 @@ mod tests {
         assert_eq!(Record::read(&settings).expect("readable"), None);
         let mut record = Record::default();
         record.ports.http = 9000;
-        record.cluster = Origin::Existing { context: "prod".into() };
+        record.cluster = Origin::Existing {
+            context: "prod".into(),
+            image: None,
+        };
         record.write(&settings).expect("writable");
         assert_eq!(Record::read(&settings).expect("readable"), Some(record));
     }

@@ -1,14 +1,18 @@
 //! The steps of `labctl up`, one file each. Each says what it wants, looks, and makes it so.
 
 pub mod base;
+pub mod chart;
 pub mod cluster;
+pub mod dashboard_image;
 pub mod engine;
+pub mod existing;
 pub mod network;
 pub mod node_image;
 pub mod packages;
 pub mod programs;
 pub mod ready;
 pub mod registry;
+pub mod wiring;
 
 use std::sync::Arc;
 

@@ -5,12 +5,22 @@
 
 use std::collections::{BTreeMap, HashMap};
 
+use std::time::{Duration, Instant};
+
 use anyhow::Result;
 use bollard::query_parameters as query;
+use k8s_openapi::api::core::v1::Namespace;
+use kube::Api;
+use kube::api::DeleteParams;
 
 use super::engine;
+use super::record::{Origin, Record};
+use super::step::chart;
+use super::tools::{self, Tool};
 use crate::config::{LABEL, SHARED};
+use crate::drive::cluster::Cluster;
 use crate::drive::docker::{Docker, failed};
+use crate::drive::exec::Cmd;
 use crate::drive::files;
 use crate::error::{Code, Diagnose, Diagnosis, diagnosis};
 use crate::report::Event;
@@ -70,6 +80,13 @@ impl Found {
 pub async fn run(world: &World, depth: Depth) -> Result<Removed> {
     let settings = world.settings();
     let mut removed = Removed::default();
+    if let Some(Record {
+        cluster: Origin::Existing { .. },
+        ..
+    }) = Record::read(settings)?
+    {
+        remove_from_existing(world, &mut removed).await?;
+    }
     match world.docker().await {
         Ok(docker) => remove_from_engine(world, &docker, depth, &mut removed).await?,
         Err(error) if diagnosis(&error).is_some_and(|found| found.code == Code::EngineMissing) => {
@@ -116,6 +133,56 @@ pub async fn run(world: &World, depth: Depth) -> Result<Removed> {
         );
     }
     Ok(removed)
+}
+
+/// Takes the dashboard out of a cluster that is the user's. The namespace goes only if labctl made it.
+async fn remove_from_existing(world: &World, removed: &mut Removed) -> Result<()> {
+    let settings = world.settings();
+    if !settings.kubeconfig().exists() {
+        return Ok(());
+    }
+    let connection = Cluster::connect(settings).await?;
+    let asked = || Diagnosis::new(Code::ClusterUnready, "ask your cluster for the lab's namespace");
+    let namespaces = Api::<Namespace>::all(connection.client());
+    let ours = namespaces
+        .get_opt(chart::NAME)
+        .await
+        .diagnose(asked)?
+        .is_some_and(|namespace| {
+            namespace.metadata.labels.unwrap_or_default().get(LABEL).map(String::as_str) == Some(settings.lab.as_str())
+        });
+    if !ours {
+        return Ok(());
+    }
+    let helm = Cmd::new(tools::find(world, Tool::Helm)?)
+        .args(["uninstall", chart::NAME, "--namespace", chart::NAME, "--ignore-not-found", "--wait"])
+        .arg("--kubeconfig")
+        .arg(settings.kubeconfig())
+        .without_env("KUBECONFIG")
+        .limit(Duration::from_secs(180));
+    world
+        .exec()
+        .run(&helm)
+        .await
+        .diagnose(|| Diagnosis::new(Code::ProgramFailed, "Helm could not uninstall the dashboard"))?;
+    note(world, removed, "release", chart::NAME, None);
+    namespaces
+        .delete(chart::NAME, &DeleteParams::default())
+        .await
+        .diagnose(asked)?;
+    let deadline = Instant::now() + Duration::from_secs(120);
+    while namespaces.get_opt(chart::NAME).await.diagnose(asked)?.is_some() {
+        if Instant::now() > deadline {
+            return Err(
+                Diagnosis::new(Code::LeftOver, format!("the namespace `{}` is still being removed", chart::NAME))
+                    .hint("labctl teardown looks again")
+                    .error(),
+            );
+        }
+        tokio::time::sleep(Duration::from_millis(300)).await;
+    }
+    note(world, removed, "namespace", chart::NAME, None);
+    Ok(())
 }
 
 async fn remove_from_engine(world: &World, docker: &Docker, depth: Depth, removed: &mut Removed) -> Result<()> {

@@ -10,6 +10,7 @@ use super::step::{self, Site};
 use crate::config::Settings;
 use crate::drive::files::Lock;
 use crate::error::{Code, Diagnosis};
+use super::record::Origin;
 use crate::world::World;
 
 /// How long a second `labctl` waits for the first one.
@@ -20,6 +21,9 @@ const LOCK_LIMIT: Duration = Duration::from_secs(3600);
 /// # Errors
 /// The plan is not sound: a bug.
 pub fn plan(site: &Site) -> Result<Plan> {
+    if let Origin::Existing { context, image } = &site.record().cluster {
+        return existing(site, context, image.is_none());
+    }
     let steps: Vec<Arc<dyn Step>> = vec![
         Arc::new(step::packages::Packages(site.clone())),
         Arc::new(step::engine::Engine(site.clone())),
@@ -30,9 +34,34 @@ pub fn plan(site: &Site) -> Result<Plan> {
         Arc::new(step::registry::RegistryImage(site.clone())),
         Arc::new(step::registry::Registry(site.clone())),
         Arc::new(step::cluster::Cluster(site.clone())),
+        Arc::new(step::dashboard_image::Push(site.clone())),
+        Arc::new(step::wiring::Wiring(site.clone())),
+        Arc::new(step::chart::Chart(site.clone())),
         Arc::new(step::ready::Ready(site.clone())),
     ];
     Plan::new(steps)
+}
+
+/// The plan of a lab in a cluster that the user already has; `bring` says whether labctl brings the image in.
+fn existing(site: &Site, context: &str, bring: bool) -> Result<Plan> {
+    let access = step::existing::Kubeconfigured {
+        site: site.clone(),
+        context: context.to_owned(),
+    };
+    let image: Arc<dyn Step> = if bring {
+        Arc::new(step::existing::Loaded {
+            site: site.clone(),
+            context: context.to_owned(),
+        })
+    } else {
+        Arc::new(step::existing::Published(site.clone()))
+    };
+    Plan::new(vec![
+        Arc::new(access),
+        image,
+        Arc::new(step::programs::Programs(site.clone())),
+        Arc::new(step::chart::Chart(site.clone())),
+    ])
 }
 
 /// Takes the lab's lock, waiting for whoever holds it, and saying who that is.

@@ -310,6 +310,28 @@ impl Cluster {
     }
 }
 
+/// Adds the cluster to the user's own kubeconfig.
+///
+/// # Errors
+/// KIND cannot write it.
+pub async fn merge_kubeconfig(site: &Site) -> Result<()> {
+    let docker = site.world().docker().await?;
+    let cmd = Cluster(site.clone())
+        .kind(&["export", "kubeconfig"])?
+        .env("DOCKER_HOST", docker.host());
+    // `kind()` keeps the user's KUBECONFIG from KIND; here it is what the user asked for.
+    let cmd = match crate::config::variable("KUBECONFIG") {
+        Some(path) => cmd.env("KUBECONFIG", path),
+        None => cmd,
+    };
+    site.world()
+        .exec()
+        .run(&cmd.limit(Duration::from_secs(30)))
+        .await
+        .diagnose(|| Diagnosis::new(Code::ProgramFailed, "KIND could not add the cluster to your kubeconfig"))?;
+    Ok(())
+}
+
 /// Returns whether KIND gave up on a node that was still booting.
 fn boot_limit(error: &ExecError) -> bool {
     error
