@@ -1,8 +1,10 @@
 //! The command line: clap types and dispatch. One file a verb.
 
+pub mod doctor;
 pub mod runtime;
 pub mod status;
 pub mod teardown;
+pub mod tools;
 pub mod up;
 
 use std::io::{IsTerminal, Write};
@@ -65,6 +67,14 @@ pub enum Verb {
     Status(status::Args),
     /// Remove the lab and prove that nothing of it is left
     Teardown(teardown::Args),
+    /// Look for what would stop the lab or slow it down, and say how to set it right
+    Doctor(doctor::Args),
+    /// Run kubectl on the lab's cluster
+    Kubectl(tools::Kubectl),
+    /// Run helm on the lab's cluster
+    Helm(tools::Helm),
+    /// Print the lab's environment for a shell: eval "$(labctl env)"
+    Env(tools::Env),
 }
 
 impl Global {
@@ -110,6 +120,10 @@ impl Cli {
             Verb::Up(args) => args.run(world).await,
             Verb::Status(args) => args.run(world).await,
             Verb::Teardown(args) => args.run(world).await,
+            Verb::Doctor(args) => args.run(world).await,
+            Verb::Kubectl(args) => args.run(world).await,
+            Verb::Helm(args) => args.run(world).await,
+            Verb::Env(args) => args.run(world).await,
         }
     }
 }
@@ -158,8 +172,9 @@ async fn run_to_exit(cli: Cli) -> ExitCode {
     };
     reporter.finish();
     let (code, word) = match &outcome {
-        Ok(Exit::Done) => (Exit::Done, "done"),
-        Ok(exit) => (*exit, "unmet"),
+        Ok(exit) if exit.code() == 0 => (*exit, "done"),
+        Ok(Exit::Unmet) => (Exit::Unmet, "unmet"),
+        Ok(exit) => (*exit, "failed"),
         Err(error) if exit_of(error) == Exit::Interrupted => (Exit::Interrupted, "interrupted"),
         Err(error) => (exit_of(error), "failed"),
     };

@@ -23,10 +23,12 @@ pub enum Exit {
     Bug,
     /// Stopped by Ctrl-C or SIGTERM.
     Interrupted,
+    /// What the program exited with that labctl ran in its place (`labctl kubectl ..`).
+    Program(u8),
 }
 
 impl Exit {
-    /// Every exit code, in the order in which README lists them.
+    /// Every exit code of labctl's own, in the order in which README lists them.
     pub const ALL: [Self; 6] = [
         Self::Done,
         Self::Unmet,
@@ -45,6 +47,7 @@ impl Exit {
             Self::Environment => 3,
             Self::Bug => 70,
             Self::Interrupted => 130,
+            Self::Program(code) => code,
         }
     }
 
@@ -59,6 +62,7 @@ impl Exit {
             }
             Self::Bug => "a bug in labctl",
             Self::Interrupted => "stopped by Ctrl-C; run the same command again to go on",
+            Self::Program(_) => "what the program exited with that labctl ran",
         }
     }
 }
@@ -146,6 +150,12 @@ codes! {
     DashboardDown = "LAB-ENV-026", Environment, "the dashboard does not answer";
     /// The kernel runs cgroup v1, which Kubernetes is leaving.
     CgroupV1 = "LAB-ENV-027", Environment, "the kernel uses cgroup v1";
+    /// The engine keeps images, or runs, in a way that the lab must know of.
+    EngineStorage = "LAB-ENV-028", Environment, "the engine is set up in an unusual way";
+    /// A proxy or a private certificate authority is between the lab and the network.
+    Proxy = "LAB-ENV-029", Environment, "a proxy is in the way";
+    /// Files that a killed labctl left.
+    Stale = "LAB-ENV-030", Environment, "files of a killed labctl are left";
     /// The command line is wrong.
     Arguments = "LAB-USE-001", Usage, "the command line is wrong";
     /// There is no such chapter.

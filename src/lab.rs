@@ -1,8 +1,10 @@
 //! The environment of the course: what it is made of, and how it is made and removed.
 
 pub mod capability;
+pub mod doctor;
 pub mod engine;
 pub mod image;
+pub mod machine;
 pub mod plan;
 pub mod programs;
 pub mod recipe;

@@ -1,5 +1,6 @@
 //! The pinned versions: `assets/versions.toml`, typed.
 
+use std::collections::BTreeMap;
 use std::sync::LazyLock;
 
 use serde::Deserialize;
@@ -19,6 +20,22 @@ pub struct Versions {
     pub registry: Upstream,
     /// Versions of the Go side.
     pub go: Go,
+    /// Tools that are downloaded, by name.
+    pub tools: BTreeMap<String, Download>,
+}
+
+/// A tool's release, ready-made.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Download {
+    /// The version, where it is not that of the Go side: the newest whose digests more than one public source confirms.
+    pub version: Option<semver::Version>,
+    /// Where it is; `{version}`, `{os}` and `{arch}` are replaced.
+    pub url: String,
+    /// The file's name in the archive, where the release is a `.tar.gz`.
+    pub member: Option<String>,
+    /// The SHA-256 digest of what `url` gives, by platform (`linux-amd64`).
+    pub sha256: BTreeMap<String, String>,
 }
 
 /// The root file system under the node image.

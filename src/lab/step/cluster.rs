@@ -97,8 +97,8 @@ impl Cluster {
         format!("{}-control-plane", self.0.name())
     }
 
-    fn kind(&self, args: &[&str]) -> Result<Cmd> {
-        let kind = crate::lab::tools::find(self.0.world(), crate::lab::tools::Tool::Kind)?;
+    async fn kind(&self, args: &[&str]) -> Result<Cmd> {
+        let kind = crate::lab::tools::find(self.0.world(), crate::lab::tools::Tool::Kind).await?;
         Ok(Cmd::new(kind)
             .args(args.iter().copied())
             .args(["--name", self.0.name()])
@@ -156,7 +156,8 @@ impl Cluster {
     async fn delete(&self) -> Result<()> {
         let docker = self.0.world().docker().await?;
         let cmd = self
-            .kind(&["delete", "cluster"])?
+            .kind(&["delete", "cluster"])
+            .await?
             .env("DOCKER_HOST", docker.host())
             .arg("--kubeconfig")
             .arg(
@@ -189,7 +190,8 @@ impl Cluster {
             let said = progress.clone();
             progress.doing("creating the node");
             let cmd = self
-                .kind(&["create", "cluster", "--retain", "--verbosity", "1"])?
+                .kind(&["create", "cluster", "--retain", "--verbosity", "1"])
+                .await?
                 .env("DOCKER_HOST", docker.host())
                 .args(["--image", &image])
                 .arg("--config")
@@ -289,7 +291,10 @@ impl Cluster {
     /// Writes the lab's kubeconfig from the node's.
     async fn write_kubeconfig(&self) -> Result<()> {
         let docker = self.0.world().docker().await?;
-        let cmd = self.kind(&["get", "kubeconfig"])?.env("DOCKER_HOST", docker.host());
+        let cmd = self
+            .kind(&["get", "kubeconfig"])
+            .await?
+            .env("DOCKER_HOST", docker.host());
         let output = self
             .0
             .world()
