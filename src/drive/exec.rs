@@ -484,6 +484,39 @@ pub fn start_daemon(cmd: &Cmd, log: &Path) -> Result<u32, ExecError> {
     Ok(child.id())
 }
 
+/// Ends the programs of this name that an earlier labctl left behind when it was killed, and returns how many there were.
+///
+/// They are known by `mark` on their command line: a path in the lab's own state directory. Where there is no `/proc`,
+/// none is found.
+pub async fn end_orphans(name: &str, mark: &Path) -> usize {
+    let mark = mark.to_string_lossy();
+    let mut ended = Vec::new();
+    for entry in std::fs::read_dir("/proc").into_iter().flatten().flatten() {
+        let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse::<i32>().ok()) else {
+            continue;
+        };
+        let line = std::fs::read(entry.path().join("cmdline")).unwrap_or_default();
+        let words: Vec<String> = line.split(|byte| *byte == 0).map(|word| String::from_utf8_lossy(word).into_owned()).collect();
+        let is_it = Path::new(&words[0]).file_name().is_some_and(|file| file == name);
+        if is_it && words.iter().any(|word| word.starts_with(&*mark)) {
+            if let Some(pid) = rustix::process::Pid::from_raw(pid) {
+                // Each was started as the leader of a group of its own.
+                _ = rustix::process::kill_process_group(pid, rustix::process::Signal::KILL);
+                ended.push(entry.path());
+            }
+        }
+    }
+    for path in &ended {
+        for _ in 0..100 {
+            if path.join("exe").read_link().is_err() {
+                break;
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+    ended.len()
+}
+
 /// Runs a program with labctl's own standard streams and returns its exit code, for `labctl kubectl ..`.
 ///
 /// # Errors
@@ -582,6 +615,26 @@ mod tests {
         assert_eq!(output.stdout, "a\nb");
         assert_eq!(*seen.lock().expect("not poisoned"), ["a", "b"]);
         assert!(std::fs::read_to_string(&log).expect("a log").ends_with("a\nb"));
+    }
+
+    #[cfg(target_os = "linux")]
+    #[tokio::test]
+    async fn what_a_killed_labctl_left_behind_is_ended_and_nothing_else() {
+        let dir = tempfile::tempdir().expect("temporary directory");
+        let mark = dir.path().join("lab");
+        let link = dir.path().join("kind");
+        std::os::unix::fs::symlink("/bin/sh", &link).expect("a link");
+        let spawn = |word: &Path| {
+            let cmd = Cmd::new(&link).args(["-c", "sleep 30; :"]).arg("sh").arg(word);
+            tokio::spawn(async move { System.run(&cmd).await })
+        };
+        let ours = spawn(&mark.join("kind.yaml"));
+        let other = spawn(&dir.path().join("other/kind.yaml"));
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        assert_eq!(end_orphans("kind", &mark).await, 1);
+        assert!(ours.await.expect("joined").is_err());
+        assert!(!other.is_finished());
+        other.abort();
     }
 
     #[test]

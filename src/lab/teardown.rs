@@ -154,7 +154,7 @@ async fn remove_from_existing(world: &World, removed: &mut Removed) -> Result<()
     if !ours {
         return Ok(());
     }
-    let helm = Cmd::new(tools::find(world, Tool::Helm)?)
+    let helm = Cmd::new(tools::find(world, Tool::Helm).await?)
         .args(["uninstall", chart::NAME, "--namespace", chart::NAME, "--ignore-not-found", "--wait"])
         .arg("--kubeconfig")
         .arg(settings.kubeconfig())

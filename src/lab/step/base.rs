@@ -77,8 +77,8 @@ impl Step for Base {
     async fn apply(&self, progress: &Progress) -> Result<()> {
         let base = &versions::pinned().base;
         let tar = self.tar();
-        // A name without `.tar` at its end until it is whole.
-        let partial = tar.with_extension("partial");
+        // A name of its own until it is whole: a run that was killed may still be writing to another one.
+        let partial = tar.with_extension(format!("partial-{}", std::process::id()));
         files::make_dir(tar.parent().unwrap_or(&tar))?;
         let said = progress.clone();
         progress.doing("fetching and unpacking packages");

@@ -180,7 +180,7 @@ impl Chart {
         assets::unpack(CHART, &chart)?;
         let values = settings.lab_dir().join("charts").join(format!("{NAME}.values.json"));
         files::write(&values, format!("{:#}\n", self.values().await?))?;
-        let cmd = Cmd::new(tools::find(self.0.world(), Tool::Helm)?)
+        let cmd = Cmd::new(tools::find(self.0.world(), Tool::Helm).await?)
             .args(["upgrade", "--install", NAME])
             .arg(&chart)
             .args(["--namespace", NAME, "--values"])

@@ -16,7 +16,7 @@ use super::{Site, node_image};
 use crate::config::{LABEL, Ports};
 use crate::drive::cluster::Cluster as Connection;
 use crate::drive::docker::failed;
-use crate::drive::exec::{Cmd, ExecError};
+use crate::drive::exec::{self, Cmd, ExecError};
 use crate::drive::files::{self, Digest};
 use crate::error::{Code, Diagnose, Diagnosis};
 use crate::lab::capability;
@@ -25,7 +25,7 @@ use crate::lab::plan::{Progress, State, Step, StepId};
 /// How long KIND may take; it has limits of its own for what it waits for.
 const CREATE_LIMIT: Duration = Duration::from_secs(300);
 /// How long a node that was started again may take until its API answers.
-const RESUME_LIMIT: Duration = Duration::from_secs(90);
+const RESUME_LIMIT: Duration = Duration::from_secs(120);
 /// The ConfigMap in `kube-system` that says what the cluster was made from.
 const MARK: &str = "labctl-lab";
 /// The ports of the node that are published: see `charts/job-dashboard` for who answers there.
@@ -322,7 +322,8 @@ impl Cluster {
 pub async fn merge_kubeconfig(site: &Site) -> Result<()> {
     let docker = site.world().docker().await?;
     let cmd = Cluster(site.clone())
-        .kind(&["export", "kubeconfig"])?
+        .kind(&["export", "kubeconfig"])
+        .await?
         .env("DOCKER_HOST", docker.host());
     // `kind()` keeps the user's KUBECONFIG from KIND; here it is what the user asked for.
     let cmd = match crate::config::variable("KUBECONFIG") {
@@ -393,16 +394,20 @@ impl Step for Cluster {
     async fn apply(&self, progress: &Progress) -> Result<()> {
         let settings = self.0.world().settings();
         files::make_dir(&settings.lab_dir())?;
+        if exec::end_orphans("kind", &settings.lab_dir()).await > 0 {
+            progress.note("ended a `kind` that a killed labctl left behind");
+        }
         let info = self.info().await?;
         let wanted = self.wanted_digest(&info).await;
         if let Some(container) = self.container().await? {
             let running = container.state.unwrap_or_default().running == Some(true);
             // A node without a kubeconfig inside was never finished; anything else is worth waiting for.
             match self.resume(progress, running).await {
-                Ok(connection) if self.marked(&connection).await?.as_ref() == Some(&wanted) => {
-                    return connection.record(settings);
-                }
-                Ok(_) => progress.note("the cluster is of another make; it is replaced"),
+                Ok(connection) => match self.marked(&connection).await? {
+                    Some(marked) if marked == wanted => return connection.record(settings),
+                    Some(_) => progress.note("the cluster was made with other ports or another image; it is replaced"),
+                    None => progress.note("the cluster was not finished; it is replaced"),
+                },
                 Err(error) => progress.warn(format!("the cluster does not come back ({error}); it is replaced")),
             }
             progress.doing("removing the old node");

@@ -184,7 +184,7 @@ impl Step for Loaded {
             .context("write the image's archive")??;
         progress.doing("sending it to the nodes");
         let docker = world.docker().await?;
-        let cmd = Cmd::new(tools::find(world, Tool::Kind)?)
+        let cmd = Cmd::new(tools::find(world, Tool::Kind).await?)
             .args(["load", "image-archive", "--name", self.kind_name()?])
             .arg(&path)
             .env("DOCKER_HOST", docker.host())
