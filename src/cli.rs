@@ -1,5 +1,6 @@
 //! The command line: clap types and dispatch. One file a verb.
 
+pub mod image;
 pub mod runtime;
 pub mod teardown;
 pub mod up;
@@ -60,6 +61,8 @@ pub struct Global {
 pub enum Verb {
     /// Make the lab: an engine, a cluster, the images and the dashboard, whatever is missing of them
     Up(up::Args),
+    /// List, build, load and remove images
+    Image(image::Args),
     /// Remove the lab and prove that nothing of it is left
     Teardown(teardown::Args),
 }
@@ -105,6 +108,7 @@ impl Cli {
     pub async fn run(self, world: &World) -> Result<Outcome> {
         match self.verb {
             Verb::Up(args) => args.run(world).await,
+            Verb::Image(args) => args.run(world).await,
             Verb::Teardown(args) => args.run(world).await,
         }
     }
