@@ -1,6 +1,7 @@
 //! The command line: clap types and dispatch. One file a verb.
 
 pub mod doctor;
+pub mod image;
 pub mod runtime;
 pub mod status;
 pub mod teardown;
@@ -65,6 +66,8 @@ pub enum Verb {
     Up(up::Args),
     /// Show what there is of the lab: engine, cluster, dashboard, releases, images
     Status(status::Args),
+    /// List, build, load and remove images
+    Image(image::Args),
     /// Remove the lab and prove that nothing of it is left
     Teardown(teardown::Args),
     /// Look for what would stop the lab or slow it down, and say how to set it right
@@ -119,6 +122,7 @@ impl Cli {
         match self.verb {
             Verb::Up(args) => args.run(world).await,
             Verb::Status(args) => args.run(world).await,
+            Verb::Image(args) => args.run(world).await,
             Verb::Teardown(args) => args.run(world).await,
             Verb::Doctor(args) => args.run(world).await,
             Verb::Kubectl(args) => args.run(world).await,

@@ -8,5 +8,5 @@ pub mod download;
 pub mod exec;
 pub mod files;
 pub mod go;
-pub mod registry;
 pub mod machine;
+pub mod registry;

@@ -33,7 +33,10 @@ impl Args {
 fn text(status: &Status) -> String {
     let mut out = String::new();
     let mut line = |name: &str, text: &str| _ = writeln!(out, "{name:<11} {text}");
-    line("lab", &format!("{} ({})", status.lab, if status.up { "up" } else { "not up" }));
+    line(
+        "lab",
+        &format!("{} ({})", status.lab, if status.up { "up" } else { "not up" }),
+    );
     line(
         "engine",
         &part(&status.engine, |engine| {

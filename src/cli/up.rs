@@ -111,7 +111,9 @@ impl Args {
         let ran = plan.run(world.reporter()).await?;
         if self.merge_kubeconfig {
             crate::lab::step::cluster::merge_kubeconfig(&site).await?;
-            world.reporter().note(format!("your kubeconfig has the context `kind-{}` now", site.name()));
+            world
+                .reporter()
+                .note(format!("your kubeconfig has the context `kind-{}` now", site.name()));
         }
         if ran == 0 {
             world.reporter().note("nothing to do: the lab is up");

@@ -3,6 +3,8 @@
 //! Finding it: `DOCKER_HOST`, then the engine that labctl manages, then `DOCKER_CONTEXT` or the current Docker context,
 //! then the usual sockets. Errors of the API get a diagnosis here, once.
 
+pub mod hold;
+
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;

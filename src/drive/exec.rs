@@ -496,7 +496,10 @@ pub async fn end_orphans(name: &str, mark: &Path) -> usize {
             continue;
         };
         let line = std::fs::read(entry.path().join("cmdline")).unwrap_or_default();
-        let words: Vec<String> = line.split(|byte| *byte == 0).map(|word| String::from_utf8_lossy(word).into_owned()).collect();
+        let words: Vec<String> = line
+            .split(|byte| *byte == 0)
+            .map(|word| String::from_utf8_lossy(word).into_owned())
+            .collect();
         let is_it = Path::new(&words[0]).file_name().is_some_and(|file| file == name);
         if is_it && words.iter().any(|word| word.starts_with(&*mark)) {
             if let Some(pid) = rustix::process::Pid::from_raw(pid) {

@@ -320,8 +320,7 @@ impl Registry {
         let path = match place.strip_prefix("http://").or_else(|| place.strip_prefix("https://")) {
             Some(rest) => rest
                 .find('/')
-                .map(|at| rest[at..].to_owned())
-                .unwrap_or_else(|| "/".to_owned()),
+                .map_or_else(|| "/".to_owned(), |at| rest[at..].to_owned()),
             None => place,
         };
         Ok(path)

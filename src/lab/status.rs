@@ -163,7 +163,9 @@ pub async fn look(world: &World) -> Result<Status> {
     let ours = record.cluster == Origin::Kind;
     Ok(Status {
         lab: settings.lab.to_string(),
-        up: cluster.as_ref().is_ok_and(|cluster| cluster.nodes.iter().all(|node| node.ready))
+        up: cluster
+            .as_ref()
+            .is_ok_and(|cluster| cluster.nodes.iter().all(|node| node.ready))
             && dashboard.is_ok()
             && (registry.is_ok() || !ours),
         engine,

@@ -149,13 +149,26 @@ async fn remove_from_existing(world: &World, removed: &mut Removed) -> Result<()
         .await
         .diagnose(asked)?
         .is_some_and(|namespace| {
-            namespace.metadata.labels.unwrap_or_default().get(LABEL).map(String::as_str) == Some(settings.lab.as_str())
+            namespace
+                .metadata
+                .labels
+                .unwrap_or_default()
+                .get(LABEL)
+                .map(String::as_str)
+                == Some(settings.lab.as_str())
         });
     if !ours {
         return Ok(());
     }
     let helm = Cmd::new(tools::find(world, Tool::Helm).await?)
-        .args(["uninstall", chart::NAME, "--namespace", chart::NAME, "--ignore-not-found", "--wait"])
+        .args([
+            "uninstall",
+            chart::NAME,
+            "--namespace",
+            chart::NAME,
+            "--ignore-not-found",
+            "--wait",
+        ])
         .arg("--kubeconfig")
         .arg(settings.kubeconfig())
         .without_env("KUBECONFIG")
@@ -173,11 +186,12 @@ async fn remove_from_existing(world: &World, removed: &mut Removed) -> Result<()
     let deadline = Instant::now() + Duration::from_secs(120);
     while namespaces.get_opt(chart::NAME).await.diagnose(asked)?.is_some() {
         if Instant::now() > deadline {
-            return Err(
-                Diagnosis::new(Code::LeftOver, format!("the namespace `{}` is still being removed", chart::NAME))
-                    .hint("labctl teardown looks again")
-                    .error(),
-            );
+            return Err(Diagnosis::new(
+                Code::LeftOver,
+                format!("the namespace `{}` is still being removed", chart::NAME),
+            )
+            .hint("labctl teardown looks again")
+            .error());
         }
         tokio::time::sleep(Duration::from_millis(300)).await;
     }

@@ -6,11 +6,11 @@ use std::time::{Duration, Instant};
 use anyhow::Result;
 
 use super::plan::{Plan, Step};
+use super::record::Origin;
 use super::step::{self, Site};
 use crate::config::Settings;
 use crate::drive::files::Lock;
 use crate::error::{Code, Diagnosis};
-use super::record::Origin;
 use crate::world::World;
 
 /// How long a second `labctl` waits for the first one.

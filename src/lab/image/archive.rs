@@ -197,6 +197,14 @@ impl Archive {
     /// A layer is not what its digest says, or `out` fails.
     pub fn write(&self, out: impl Write) -> Result<()> {
         let mut archive = tar::Builder::new(out);
+        self.append(&mut archive)?;
+        archive
+            .into_inner()
+            .and_then(|mut out| out.flush())
+            .context("end the archive")
+    }
+
+    fn append<W: Write>(&self, archive: &mut tar::Builder<W>) -> Result<()> {
         let mut small = |path: &str, contents: &[u8]| -> Result<()> {
             archive
                 .append_data(&mut header(contents.len() as u64), path, contents)
@@ -243,10 +251,7 @@ impl Archive {
                 .write_all(&[0; 512][..padding])
                 .context("pack a layer")?;
         }
-        archive
-            .into_inner()
-            .and_then(|mut out| out.flush())
-            .context("end the archive")
+        Ok(())
     }
 
     /// Writes the archive to a file, whole or not at all.
@@ -268,32 +273,8 @@ impl Archive {
 
     /// Returns the archive as a stream, for [`crate::drive::docker::Docker::load`]; it is written while it is read.
     pub fn stream(&self) -> impl Stream<Item = Result<Bytes, io::Error>> + Send + 'static {
-        let (sender, receiver) = tokio::sync::mpsc::channel(4);
-        let archive = self.clone();
-        tokio::task::spawn_blocking(move || {
-            let mut out = io::BufWriter::with_capacity(1 << 20, Channel(sender.clone()));
-            if let Err(error) = archive.write(&mut out) {
-                // Without this the reader would take a short archive for a whole one.
-                _ = sender.blocking_send(Err(io::Error::other(format!("{error:#}"))));
-            }
-        });
-        futures_util::stream::unfold(receiver, |mut receiver| async move {
-            receiver.recv().await.map(|part| (part, receiver))
-        })
-    }
-}
-
-struct Channel(tokio::sync::mpsc::Sender<Result<Bytes, io::Error>>);
-
-impl Write for Channel {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.0
-            .blocking_send(Ok(Bytes::copy_from_slice(bytes)))
-            .map_err(|_| io::Error::new(io::ErrorKind::BrokenPipe, "nobody reads the archive any more"))?;
-        Ok(bytes.len())
-    }
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
+        let images = self.clone();
+        crate::drive::archive::stream(move |archive| images.append(archive))
     }
 }
 

@@ -268,7 +268,7 @@ impl<R: Read> Read for Hashing<R> {
 }
 
 /// Brings a path into the one form that the tree uses: relative, without `.` and `..`.
-fn normal(path: &str) -> String {
+pub(super) fn normal(path: &str) -> String {
     let mut parts: Vec<&str> = Vec::new();
     for part in Path::new(path).components() {
         match part {

@@ -47,7 +47,7 @@ impl Store {
     /// Opens the store in the user's cache; what is rebuilt is noted there.
     pub fn of(settings: &Settings, reporter: &Reporter) -> Self {
         Self {
-            root: settings.dirs.cache().join("images"),
+            root: settings.dirs.cache().join("oci"),
             reporter: Some(reporter.clone()),
         }
     }

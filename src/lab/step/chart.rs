@@ -107,7 +107,7 @@ impl Chart {
             return Ok(Some(format!("there is no Deployment `{NAME}`")));
         };
         let status = deployment.status.unwrap_or_default();
-        let wanted = deployment.spec.and_then(|spec| spec.replicas).unwrap_or(1);
+        let wanted = deployment.spec.replicas.unwrap_or(1);
         if wanted == 0 {
             return Ok(Some("it is scaled to 0".into()));
         }
@@ -122,7 +122,14 @@ impl Chart {
             return Ok(None);
         }
         let url = self.url("/healthz");
-        let answer = self.0.world().http().get(&url).timeout(Duration::from_secs(2)).send().await;
+        let answer = self
+            .0
+            .world()
+            .http()
+            .get(&url)
+            .timeout(Duration::from_secs(2))
+            .send()
+            .await;
         Ok(match answer {
             Ok(answer) if answer.status().is_success() => None,
             Ok(answer) => Some(format!("{url} answers {}", answer.status())),
@@ -231,7 +238,9 @@ impl Step for Chart {
             Release::Deployed(_) => match self.wanting(&connection).await? {
                 Some(why) => State::wanting(why),
                 None if self.in_own_cluster() => State::holds(self.url("")),
-                None => State::holds("labctl kubectl port-forward -n job-dashboard svc/job-dashboard 8080:80 leads to it"),
+                None => {
+                    State::holds("labctl kubectl port-forward -n job-dashboard svc/job-dashboard 8080:80 leads to it")
+                }
             },
         })
     }

@@ -5,13 +5,13 @@ use async_trait::async_trait;
 
 use super::Site;
 use crate::drive::registry::Registry;
-use crate::lab::image::dashboard::{self, Recipe};
+use crate::error::{Code, Diagnosis};
 use crate::lab::image::archive::Image;
+use crate::lab::image::dashboard::{self, Recipe};
 use crate::lab::image::load;
 use crate::lab::image::store::Store;
-use crate::error::{Code, Diagnosis};
-use crate::lab::record::Origin;
 use crate::lab::plan::{Progress, State, Step, StepId};
+use crate::lab::record::Origin;
 
 /// The image's layers, in the cache and in the registry.
 pub struct Push(pub Site);
@@ -52,9 +52,11 @@ fn split(image: &str) -> Result<(String, String)> {
         Some((repository, tag)) if !tag.contains('/') && !repository.is_empty() && !tag.is_empty() => {
             Ok((repository.to_owned(), tag.to_owned()))
         }
-        _ => Err(Diagnosis::new(Code::Setting, format!("`{image}` is not an image with a tag"))
-            .hint("write it as REPOSITORY:TAG, such as registry.example/job-dashboard:1")
-            .error()),
+        _ => Err(
+            Diagnosis::new(Code::Setting, format!("`{image}` is not an image with a tag"))
+                .hint("write it as REPOSITORY:TAG, such as registry.example/job-dashboard:1")
+                .error(),
+        ),
     }
 }
 

@@ -83,7 +83,9 @@ impl Step for Wiring {
         let docker = self.0.world().docker().await?;
         let (path, text) = self.hosts();
         for node in self.nodes().await? {
-            docker.put_files(&node, &[(path.clone(), text.clone().into_bytes())]).await?;
+            docker
+                .put_files(&node, &[(path.clone(), text.clone().into_bytes())])
+                .await?;
         }
         let connection = Connection::connect(self.0.world().settings()).await?;
         let wanted = wiring::config_map(self.port(), &registry::container(self.0.name()));
