@@ -4,6 +4,7 @@
 //! then the usual sockets. Errors of the API get a diagnosis here, once.
 
 pub mod hold;
+mod remove;
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};

@@ -501,12 +501,13 @@ pub async fn end_orphans(name: &str, mark: &Path) -> usize {
             .map(|word| String::from_utf8_lossy(word).into_owned())
             .collect();
         let is_it = Path::new(&words[0]).file_name().is_some_and(|file| file == name);
-        if is_it && words.iter().any(|word| word.starts_with(&*mark)) {
-            if let Some(pid) = rustix::process::Pid::from_raw(pid) {
-                // Each was started as the leader of a group of its own.
-                _ = rustix::process::kill_process_group(pid, rustix::process::Signal::KILL);
-                ended.push(entry.path());
-            }
+        if is_it
+            && words.iter().any(|word| word.starts_with(&*mark))
+            && let Some(pid) = rustix::process::Pid::from_raw(pid)
+        {
+            // Each was started as the leader of a group of its own.
+            _ = rustix::process::kill_process_group(pid, rustix::process::Signal::KILL);
+            ended.push(entry.path());
         }
     }
     for path in &ended {

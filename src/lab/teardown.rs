@@ -203,12 +203,7 @@ async fn remove_from_engine(world: &World, docker: &Docker, depth: Depth, remove
     let lab = world.settings().lab.as_str();
     let found = find(docker, lab, depth).await?;
     for (id, name) in &found.containers {
-        let options = query::RemoveContainerOptionsBuilder::default()
-            .force(true)
-            .v(true)
-            .build();
-        gone(docker.api().remove_container(id, Some(options)).await)
-            .diagnose(|| failed(format!("remove the container `{name}`")))?;
+        docker.remove_container(id).await?;
         note(world, removed, "container", name, None);
     }
     for (id, name) in &found.networks {

@@ -153,25 +153,11 @@ impl Cluster {
         .error())
     }
 
+    /// Removes the node, as `kind delete cluster` does, but also where it cannot be killed at once.
     async fn delete(&self) -> Result<()> {
-        let docker = self.0.world().docker().await?;
-        let cmd = self
-            .kind(&["delete", "cluster"])
-            .await?
-            .env("DOCKER_HOST", docker.host())
-            .arg("--kubeconfig")
-            .arg(
-                // KIND takes the cluster's entry out of this file; the lab's own is removed whole.
-                self.0.world().settings().lab_dir().join("kubeconfig.deleted"),
-            );
-        self.0
-            .world()
-            .exec()
-            .run(&cmd.limit(Duration::from_secs(120)))
-            .await
-            .diagnose(|| failed("delete the cluster's node"))?;
+        self.0.world().docker().await?.remove_container(&self.node()).await?;
         let settings = self.0.world().settings();
-        for name in ["kubeconfig", "kubeconfig.deleted", "cluster-uid"] {
+        for name in ["kubeconfig", "cluster-uid"] {
             _ = std::fs::remove_file(settings.lab_dir().join(name));
         }
         Ok(())

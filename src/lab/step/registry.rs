@@ -250,12 +250,7 @@ impl Step for Registry {
             .unwrap_or_default();
         if fits && inputs != self.wanted().await {
             // What it holds is in its volume, which stays.
-            let options = query::RemoveContainerOptionsBuilder::default().force(true).build();
-            docker
-                .api()
-                .remove_container(&name, Some(options))
-                .await
-                .diagnose(|| failed(format!("remove the container `{name}`")))?;
+            docker.remove_container(&name).await?;
         }
         if docker.container(&name).await?.is_none() {
             progress.doing("creating the container");
