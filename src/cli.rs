@@ -17,6 +17,7 @@ use clap::{Args, Parser, Subcommand};
 
 use crate::config::{self, Dirs, LabName, Settings};
 use crate::error::{Code, Diagnosis, Exit, exit_of, render};
+use crate::lab::versions;
 use crate::report::Reporter;
 use crate::report::event::Event;
 use crate::report::human::{Human, Styles};
@@ -159,9 +160,8 @@ pub fn main() -> ExitCode {
 async fn run_to_exit(cli: Cli) -> ExitCode {
     let start = Instant::now();
     let reporter = cli.global.reporter();
-    let built = cli
-        .global
-        .settings()
+    let built = versions::choose()
+        .and_then(|()| cli.global.settings())
         .and_then(|settings| World::real(settings, reporter.clone()));
     let world = match built {
         Ok(world) => world,

@@ -44,6 +44,10 @@ pub const VARIABLES: &[Variable] = &[
         about: "host:port of an image registry to pull upstream images from instead of the public ones (plain HTTP on loopback)",
     },
     Variable {
+        name: "LABCTL_VERSIONS",
+        about: "a file to take version pins from instead of those built in; the form of assets/versions.toml",
+    },
+    Variable {
         name: "DOCKER_HOST",
         about: "the container engine to use; wins over Docker contexts and over the engine that labctl manages",
     },

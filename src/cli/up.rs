@@ -107,6 +107,9 @@ impl Args {
             return preview(&plan, world).await;
         }
         let _lock = up::lock(world, "up").await?;
+        if record.cluster == Origin::Kind && !world.settings().kubeconfig().exists() {
+            up::preflight(world).await?;
+        }
         record.write(world.settings())?;
         let ran = plan.run(world.reporter()).await?;
         if self.merge_kubeconfig {

@@ -5,10 +5,13 @@ use std::time::{Duration, Instant};
 
 use anyhow::Result;
 
+use super::doctor;
+use super::machine::{self, Finding, Fix, Severity, Wants};
 use super::plan::{Plan, Step};
 use super::record::Origin;
 use super::step::{self, Site};
 use crate::config::Settings;
+use crate::drive::debian;
 use crate::drive::files::Lock;
 use crate::error::{Code, Diagnosis};
 use crate::world::World;
@@ -40,6 +43,40 @@ pub fn plan(site: &Site) -> Result<Plan> {
         Arc::new(step::ready::Ready(site.clone())),
     ];
     Plan::new(steps)
+}
+
+/// Looks at the machine before a new lab touches anything: sets right what it can, and stops at the problems, all of
+/// them at once.
+///
+/// # Errors
+/// The machine cannot carry the lab.
+pub async fn preflight(world: &World) -> Result<()> {
+    let facts = doctor::look(world).await?;
+    let mut wants = Wants::new(world.settings().lab.as_str());
+    wants.makes_engine = true;
+    let mut problems: Vec<Finding> = Vec::new();
+    for finding in machine::check(&facts, &wants) {
+        match (&finding.repair, finding.severity) {
+            (Some(fix @ Fix::Inotify(..)), severity) if severity >= Severity::Warning && debian::is_root() => {
+                let done = doctor::repair(world, fix).await?;
+                world.reporter().note(format!("{}: {done}", finding.topic));
+            }
+            (_, Severity::Problem) => problems.push(finding),
+            (_, Severity::Warning) => world.reporter().warn(format!("{}: {}", finding.topic, finding.seen)),
+            _ => {}
+        }
+    }
+    let Some(first) = problems.first() else {
+        return Ok(());
+    };
+    let mut diagnosis = Diagnosis::new(first.code, format!("{}: {}", first.topic, first.seen));
+    for problem in problems.iter().skip(1) {
+        diagnosis = diagnosis.hint(format!("{} {}: {}", problem.code.id(), problem.topic, problem.seen));
+    }
+    for fix in problems.iter().flat_map(|problem| &problem.fix) {
+        diagnosis = diagnosis.hint(fix.clone());
+    }
+    Err(diagnosis.error())
 }
 
 /// The plan of a lab in a cluster that the user already has; `bring` says whether labctl brings the image in.

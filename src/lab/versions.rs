@@ -1,11 +1,15 @@
 //! The pinned versions: `assets/versions.toml`, typed.
 
 use std::collections::BTreeMap;
-use std::sync::LazyLock;
+use std::path::PathBuf;
+use std::sync::OnceLock;
 
+use anyhow::Result;
 use serde::Deserialize;
 
 use crate::assets;
+use crate::config;
+use crate::error::{Code, Diagnose, Diagnosis};
 
 /// What `assets/versions.toml` says.
 #[derive(Debug, Clone, Deserialize)]
@@ -71,14 +75,39 @@ pub struct Go {
     pub distribution: semver::Version,
 }
 
-static VERSIONS: LazyLock<Versions> = LazyLock::new(|| {
+static VERSIONS: OnceLock<Versions> = OnceLock::new();
+
+fn embedded() -> Versions {
     let text = assets::text("assets/versions.toml").expect("the file is embedded");
     toml::from_str(text).expect("a unit test reads the file")
-});
+}
+
+/// Takes the pins from the file that `LABCTL_VERSIONS` names instead of the embedded ones, if it is set.
+///
+/// # Errors
+/// [`Code::SpecUnreadable`] or [`Code::SpecInvalid`], with the line.
+pub fn choose() -> Result<()> {
+    let Some(path) = config::variable("LABCTL_VERSIONS").map(PathBuf::from) else {
+        return Ok(());
+    };
+    let text = std::fs::read_to_string(&path).diagnose(|| {
+        Diagnosis::new(Code::SpecUnreadable, format!("read `{}`", path.display()))
+            .hint("LABCTL_VERSIONS names it; unset it to use the pins that labctl was built with")
+    })?;
+    let versions: Versions = toml::from_str(&text).diagnose(|| {
+        Diagnosis::new(
+            Code::SpecInvalid,
+            format!("`{}` is not a file of versions", path.display()),
+        )
+        .hint("assets/versions.toml in labctl's repository is the form")
+    })?;
+    _ = VERSIONS.set(versions);
+    Ok(())
+}
 
 /// Returns the pinned versions.
 pub fn pinned() -> &'static Versions {
-    &VERSIONS
+    VERSIONS.get_or_init(embedded)
 }
 
 #[cfg(test)]

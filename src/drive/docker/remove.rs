@@ -30,7 +30,10 @@ impl Docker {
             .await?
             .and_then(|container| container.id)
             .unwrap_or_else(|| id.to_owned());
-        let options = query::RemoveContainerOptionsBuilder::default().force(true).v(true).build();
+        let options = query::RemoveContainerOptionsBuilder::default()
+            .force(true)
+            .v(true)
+            .build();
         for _ in 1..TRIES {
             if self.remove_thawing(&full, options.clone()).await.is_ok() {
                 return Ok(());
