@@ -112,8 +112,14 @@ impl Args {
             Verb::Prune => prune(world).await?,
             Verb::Learn { image } => {
                 let places = Places::answering(world).await?;
-                if let Ok(_lock) = Lock::try_take(&places.learn_lock(&image)?, &image)? {
-                    load::learn(&world.docker().await?, &places.registry, &places.store, &image).await?;
+                let path = places.learn_lock(&image)?;
+                // The load that started this looks at the lock meanwhile, for a moment each time.
+                for _ in 0..100 {
+                    if let Ok(_lock) = Lock::try_take(&path, &image)? {
+                        load::learn(&world.docker().await?, &places.registry, &places.store, &image).await?;
+                        break;
+                    }
+                    tokio::time::sleep(Duration::from_millis(20)).await;
                 }
             }
         }
@@ -278,6 +284,14 @@ async fn load_one(world: &World, places: &Places, docker: &Docker, name: &str, w
     // It only makes the next load quicker; that it cannot start is no failure of this one.
     if let Err(error) = start_daemon(&cmd, &settings.log_dir().join("image-learn.log")) {
         world.reporter().warn(format!("the next load will be slower: {error}"));
+        return Ok(());
+    }
+    // A load that comes right after this one must find the lock taken.
+    for _ in 0..100 {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+        if Lock::try_take(&lock, name)?.is_err() {
+            break;
+        }
     }
     Ok(())
 }
