@@ -40,6 +40,10 @@ pub const VARIABLES: &[Variable] = &[
         about: "1 makes a test that would be skipped for want of a cluster fail",
     },
     Variable {
+        name: "LABCTL_KEEP_LAB",
+        about: "1 leaves the tests' lab when they are done, for a look at it",
+    },
+    Variable {
         name: "LABCTL_IMAGE_MIRROR",
         about: "host:port of an image registry to pull upstream images from instead of the public ones (plain HTTP on loopback)",
     },

@@ -125,7 +125,9 @@ fn table(facts: &Facts, findings: &[Finding], s: Styles, width: usize) -> String
             _ = writeln!(out, "{}", row.trim_end());
         }
     }
-    _ = writeln!(out, "{}", summary(findings));
+    for line in wrap(&summary(findings), width) {
+        _ = writeln!(out, "{line}");
+    }
     out
 }
 

@@ -3,21 +3,23 @@
 //! Facts only; what they mean for the lab is decided in [`crate::lab::machine`]. Whatever cannot be read is `None` and
 //! never an error: a doctor that fails where it cannot look helps nobody.
 
-use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use super::debian::Release;
-use super::docker::{self, Docker};
+use super::docker::Docker;
 use super::exec::{self, Cmd, Exec};
 use super::files;
 use crate::config::{self, Settings};
 use crate::error::Code;
 
+mod engine;
 mod holder;
+mod left;
+mod limits;
 
 /// How long one program may take to say its version.
-const VERSION_LIMIT: Duration = Duration::from_secs(5);
+const VERSION_LIMIT: Duration = Duration::from_secs(10);
 /// How long a server may take to say what time it is.
 const DATE_LIMIT: Duration = Duration::from_secs(3);
 
@@ -208,7 +210,7 @@ pub async fn read(
     servers.truncate(2);
     servers.extend(questions.time_servers.iter().cloned());
     let (engine, programs, there) = tokio::join!(
-        engine_facts(engine),
+        engine::facts(engine),
         futures_util::future::join_all(questions.programs.iter().map(|(name, args)| program(exec, name, args))),
         time_elsewhere(http, &servers),
     );
@@ -225,15 +227,15 @@ pub async fn read(
     let published = engine.up.as_ref().map(|up| up.published.as_slice()).unwrap_or_default();
     Facts {
         os: os(),
-        capabilities: capabilities(),
+        capabilities: limits::capabilities(),
         inotify: number("/proc/sys/fs/inotify/max_user_instances").zip(number("/proc/sys/fs/inotify/max_user_watches")),
         cpus: std::thread::available_parallelism()
             .ok()
             .and_then(|n| u64::try_from(n.get()).ok()),
-        memory: memory(&text("/proc/meminfo")),
-        cpu_limit_milli: cpu_limit(),
-        memory_limit: memory_limit(),
-        cgroup: cgroup(),
+        memory: limits::memory(&text("/proc/meminfo")),
+        cpu_limit_milli: limits::cpu(),
+        memory_limit: limits::memory_limit(),
+        cgroup: limits::cgroup(),
         ports: holder::ports(&questions.ports, published),
         places,
         programs,
@@ -242,10 +244,10 @@ pub async fn read(
             there,
             not_before: newest(),
         },
-        others: others(),
+        others: left::others(),
         proxies: proxies(),
         bundle: bundle(),
-        stale: stale(settings),
+        stale: left::stale(settings),
         engine,
     }
 }
@@ -282,80 +284,6 @@ fn os() -> Os {
     }
 }
 
-fn capabilities() -> Option<(u64, u32)> {
-    let last = number("/proc/sys/kernel/cap_last_cap").and_then(|last| u32::try_from(last).ok())?;
-    Some((parse_bounding(&text("/proc/self/status"))?, last))
-}
-
-fn parse_bounding(status: &str) -> Option<u64> {
-    let value = status.lines().find_map(|line| line.strip_prefix("CapBnd:"))?;
-    u64::from_str_radix(value.trim(), 16).ok()
-}
-
-fn memory(meminfo: &str) -> Option<(u64, u64)> {
-    let kib = |key: &str| {
-        let rest = meminfo.lines().find_map(|line| line.strip_prefix(key))?;
-        rest.split_whitespace().next()?.parse::<u64>().ok()
-    };
-    Some((kib("MemTotal:")? * 1024, kib("MemAvailable:")? * 1024))
-}
-
-fn cgroup() -> Option<u8> {
-    let root = Path::new("/sys/fs/cgroup");
-    if root.join("cgroup.controllers").exists() {
-        Some(2)
-    } else {
-        root.join("memory").exists().then_some(1)
-    }
-}
-
-/// Returns the directories of this process's control group for a controller, the most specific first.
-fn cgroup_dirs(controller: &str) -> Vec<PathBuf> {
-    let mut dirs = Vec::new();
-    for line in text("/proc/self/cgroup").lines() {
-        let mut parts = line.splitn(3, ':').skip(1);
-        let (Some(controllers), Some(path)) = (parts.next(), parts.next()) else {
-            continue;
-        };
-        let root = if controllers.is_empty() {
-            PathBuf::from("/sys/fs/cgroup")
-        } else if controllers.split(',').any(|name| name == controller) {
-            Path::new("/sys/fs/cgroup").join(controller)
-        } else {
-            continue;
-        };
-        for dir in Path::new(path.trim_start_matches('/')).ancestors() {
-            dirs.push(root.join(dir));
-        }
-    }
-    dirs
-}
-
-fn cpu_limit() -> Option<u64> {
-    cgroup_dirs("cpu").iter().filter_map(|dir| cpu_limit_in(dir)).min()
-}
-
-fn cpu_limit_in(dir: &Path) -> Option<u64> {
-    let v2 = text(dir.join("cpu.max"));
-    let (quota, period): (u64, u64) = match v2.split_once(' ') {
-        Some((quota, period)) => (quota.parse().ok()?, period.trim().parse().ok()?),
-        None => (
-            number(dir.join("cpu.cfs_quota_us"))?,
-            number(dir.join("cpu.cfs_period_us"))?,
-        ),
-    };
-    (quota * 1000).checked_div(period)
-}
-
-fn memory_limit() -> Option<u64> {
-    cgroup_dirs("memory")
-        .iter()
-        .filter_map(|dir| number(dir.join("memory.max")).or_else(|| number(dir.join("memory.limit_in_bytes"))))
-        // cgroup v1 says "no limit" with a number near 2^63.
-        .filter(|&limit| limit < 1 << 60)
-        .min()
-}
-
 fn place(what: &'static str, path: &Path) -> Place {
     use std::os::unix::fs::MetadataExt;
     let existing = path.ancestors().find(|dir| dir.exists());
@@ -367,93 +295,6 @@ fn place(what: &'static str, path: &Path) -> Place {
             .is_some_and(|dir| dir.is_dir() && rustix::fs::access(dir, rustix::fs::Access::WRITE_OK).is_ok()),
         free: files::free_space(path).ok(),
         device: existing.and_then(|dir| Some(dir.metadata().ok()?.dev())),
-    }
-}
-
-async fn engine_facts(engine: anyhow::Result<Docker>) -> (EngineFacts, Option<PathBuf>) {
-    let engine = match engine {
-        Ok(engine) => engine,
-        Err(error) => {
-            let found = crate::error::diagnosis(&error);
-            let down = Some((
-                found.map_or(Code::EngineMissing, |found| found.code),
-                found.map_or_else(|| format!("{error:#}"), |found| found.message.clone()),
-                found.map(|found| found.hints.clone()).unwrap_or_default(),
-            ));
-            return (EngineFacts { up: None, down }, None);
-        }
-    };
-    let limit = Duration::from_secs(5);
-    let info = tokio::time::timeout(limit, engine.api().info()).await;
-    let info = match info {
-        Ok(Ok(info)) => info,
-        Ok(Err(error)) => {
-            return (
-                engine_failed(format!("the engine does not describe itself: {error}")),
-                None,
-            );
-        }
-        Err(_) => {
-            return (
-                engine_failed("the engine did not describe itself within 5s".into()),
-                None,
-            );
-        }
-    };
-    let containers = tokio::time::timeout(limit, engine.containers(HashMap::new())).await;
-    let published = containers.ok().and_then(Result::ok).unwrap_or_default();
-    let published = published
-        .iter()
-        .flat_map(|container| {
-            let labels = container.labels.clone().unwrap_or_default();
-            let lab = labels
-                .get(config::LABEL)
-                .or_else(|| labels.get("io.x-k8s.kind.cluster"))
-                .cloned();
-            let name = container.names.as_ref().and_then(|names| names.first());
-            let name = name
-                .map(|name| name.trim_start_matches('/').to_owned())
-                .unwrap_or_default();
-            let ports = container.ports.clone().unwrap_or_default();
-            ports
-                .into_iter()
-                .filter_map(move |port| Some((port.public_port?, name.clone(), lab.clone())))
-        })
-        .collect();
-    let options = info.security_options.unwrap_or_default();
-    let status = info.driver_status.unwrap_or_default();
-    let up = EngineUp {
-        version: engine.version().to_owned(),
-        host: engine.host().to_owned(),
-        managed: *engine.source() == docker::Source::Managed,
-        cpus: info.ncpu.and_then(|n| u64::try_from(n).ok()).unwrap_or_default(),
-        memory: info.mem_total.and_then(|n| u64::try_from(n).ok()).unwrap_or_default(),
-        system: info.operating_system.unwrap_or_default(),
-        kernel: info.kernel_version.unwrap_or_default(),
-        driver: info.driver.unwrap_or_default(),
-        containerd_store: status
-            .iter()
-            .flatten()
-            .any(|word| word.contains("io.containerd.snapshotter")),
-        runtime: info.default_runtime.unwrap_or_default(),
-        rootless: options.iter().any(|option| option.contains("name=rootless")),
-        cgroup: info.cgroup_version.and_then(|version| version.to_string().parse().ok()),
-        published,
-    };
-    let root = info.docker_root_dir.map(PathBuf::from);
-    (
-        EngineFacts {
-            up: Some(up),
-            down: None,
-        },
-        root,
-    )
-}
-
-fn engine_failed(message: String) -> EngineFacts {
-    EngineFacts {
-        up: None,
-        down: Some((Code::EngineFailed, message, Vec::new())),
     }
 }
 
@@ -530,54 +371,6 @@ fn newest() -> Option<(i64, String)> {
         .max()
 }
 
-fn others() -> Vec<OtherLabctl> {
-    let own = std::env::current_exe().and_then(std::fs::canonicalize).ok();
-    let mut out: Vec<OtherLabctl> = Vec::new();
-    let mut own_seen = false;
-    for path in exec::all_on_path("labctl") {
-        let real = std::fs::canonicalize(&path).ok();
-        if real.is_some() && real == own {
-            own_seen = true;
-        } else if !out.iter().any(|known| known.path == path) {
-            let which = which_labctl(&path);
-            out.push(OtherLabctl {
-                path,
-                which,
-                first: !own_seen,
-            });
-        }
-    }
-    if let Some(home) = config::variable("HOME") {
-        let usual = Path::new(&home).join(".iximiuz/labctl/bin/labctl");
-        if usual.exists() && !out.iter().any(|known| known.path == usual) {
-            out.push(OtherLabctl {
-                which: which_labctl(&usual),
-                path: usual,
-                first: false,
-            });
-        }
-    }
-    out
-}
-
-/// Tells which program a file named labctl is, by what is written in it; it is not run.
-fn which_labctl(path: &Path) -> Option<&'static str> {
-    let real = std::fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
-    if real.to_string_lossy().contains("/.iximiuz/") {
-        return Some("the CLI of iximiuz Labs");
-    }
-    let bytes = std::fs::read(&real).ok()?;
-    let has = |needle: &[u8]| bytes.windows(needle.len()).any(|window| window == needle);
-    if has(b"iximiuz/labctl") {
-        return Some("the CLI of iximiuz Labs");
-    }
-    let first = bytes.split(|&byte| byte == b'\n').next().unwrap_or_default();
-    if first.starts_with(b"#!") && first.windows(6).any(|window| window == b"python") {
-        return Some("a Python package's script");
-    }
-    has(b"LAB-ENV-001").then_some("another copy of this program")
-}
-
 fn proxies() -> Vec<(String, String)> {
     [
         "http_proxy",
@@ -617,76 +410,9 @@ fn bundle() -> Option<(PathBuf, bool)> {
     .map(|path| (path, false))
 }
 
-fn stale(settings: &Settings) -> Vec<Stale> {
-    let mut out = Vec::new();
-    let hour_ago = SystemTime::now().checked_sub(Duration::from_secs(3600));
-    for path in files::walk(settings.dirs.state()).unwrap_or_default() {
-        let name = path
-            .file_name()
-            .map(|name| name.to_string_lossy().into_owned())
-            .unwrap_or_default();
-        let pid_file = path.extension().is_some_and(|extension| extension == "pid");
-        let old = path
-            .metadata()
-            .and_then(|meta| meta.modified())
-            .is_ok_and(|time| hour_ago.is_some_and(|limit| time < limit));
-        if pid_file {
-            let pid = text(&path)
-                .trim()
-                .parse::<i32>()
-                .ok()
-                .and_then(rustix::process::Pid::from_raw);
-            // A process of another user cannot be signalled and is alive all the same.
-            let alive = pid.is_some_and(|pid| {
-                !matches!(rustix::process::test_kill_process(pid), Err(error) if error == rustix::io::Errno::SRCH)
-            });
-            if !alive {
-                out.push(Stale {
-                    why: format!("no process has the number {}", text(&path).trim()),
-                    path,
-                });
-            }
-        } else if name.starts_with(".labctl-") && old {
-            out.push(Stale {
-                path,
-                why: "a file that was being written when labctl was killed".into(),
-            });
-        }
-    }
-    out
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn the_kernels_texts_are_read() {
-        assert_eq!(
-            parse_bounding("Name:\tx\nCapBnd:\t000001fffeffffff\n"),
-            Some(0x1ff_feff_ffff)
-        );
-        assert_eq!(parse_bounding("Name:\tx\n"), None);
-        assert_eq!(
-            memory("MemTotal:       1000 kB\nMemFree: 1 kB\nMemAvailable:    600 kB\n"),
-            Some((1_024_000, 614_400))
-        );
-    }
-
-    #[test]
-    fn limits_of_both_control_group_versions_are_read() {
-        let dir = tempfile::tempdir().expect("temporary directory");
-        files::write(&dir.path().join("cpu.max"), "150000 100000\n").expect("written");
-        assert_eq!(cpu_limit_in(dir.path()), Some(1500));
-        files::write(&dir.path().join("cpu.max"), "max 100000\n").expect("written");
-        assert_eq!(cpu_limit_in(dir.path()), None);
-        let dir = tempfile::tempdir().expect("temporary directory");
-        files::write(&dir.path().join("cpu.cfs_quota_us"), "50000\n").expect("written");
-        files::write(&dir.path().join("cpu.cfs_period_us"), "100000\n").expect("written");
-        assert_eq!(cpu_limit_in(dir.path()), Some(500));
-        files::write(&dir.path().join("cpu.cfs_quota_us"), "-1\n").expect("written");
-        assert_eq!(cpu_limit_in(dir.path()), None);
-    }
 
     #[test]
     fn a_password_in_a_proxy_is_not_shown() {
@@ -699,18 +425,6 @@ mod tests {
     fn a_date_header_is_read() {
         assert_eq!(parse_date("Sun, 06 Nov 1994 08:49:37 GMT"), Some(784_111_777));
         assert_eq!(parse_date("yesterday"), None);
-    }
-
-    #[test]
-    fn the_other_labctl_is_known_by_what_is_in_it() {
-        let dir = tempfile::tempdir().expect("temporary directory");
-        let file = dir.path().join("labctl");
-        files::write(&file, b"\x7fELF..github.com/iximiuz/labctl/cmd..").expect("written");
-        assert_eq!(which_labctl(&file), Some("the CLI of iximiuz Labs"));
-        files::write(&file, b"#!/usr/bin/python3\nimport labctl\n").expect("written");
-        assert_eq!(which_labctl(&file), Some("a Python package's script"));
-        files::write(&file, b"#!/bin/sh\n").expect("written");
-        assert_eq!(which_labctl(&file), None);
     }
 
     #[test]
@@ -727,25 +441,5 @@ mod tests {
         )
         .expect("written");
         assert_eq!(apt_mirrors(dir.path()), ["http://one/debian", "http://two/debian"]);
-    }
-
-    #[test]
-    fn a_pid_file_without_its_process_is_stale() {
-        let dir = tempfile::tempdir().expect("temporary directory");
-        let settings = Settings {
-            lab: config::LabName::parse("labctl").expect("a name"),
-            dirs: config::Dirs::new(dir.path().join("state"), dir.path().join("cache")),
-            yes: false,
-            json: false,
-            ask: false,
-        };
-        let alive = settings.dirs.engine().join("alive.pid");
-        let dead = settings.dirs.engine().join("dead.pid");
-        files::write(&alive, std::process::id().to_string()).expect("written");
-        // The highest number that Linux gives is 4194304.
-        files::write(&dead, "4999999").expect("written");
-        let found = stale(&settings);
-        assert_eq!(found.len(), 1, "{found:?}");
-        assert_eq!(found[0].path, dead);
     }
 }

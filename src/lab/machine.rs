@@ -11,7 +11,8 @@ use serde::Serialize;
 use super::{capability, engine as managed};
 use crate::drive::machine::{EngineUp, Facts, Os, Place};
 use crate::error::Code;
-use crate::report::human::size;
+
+mod size;
 
 const MIB: u64 = 1 << 20;
 const GIB: u64 = 1 << 30;
@@ -139,9 +140,9 @@ pub fn check(facts: &Facts, wants: &Wants) -> Vec<Finding> {
     out.extend(facts.engine.up.as_ref().map(storage));
     out.extend(capabilities(facts));
     out.extend(control_groups(facts));
-    out.push(processors(facts, wants));
-    out.push(memory(facts, wants));
-    out.extend(disks(facts, wants));
+    out.push(size::processors(facts, wants));
+    out.push(size::memory(facts, wants));
+    out.extend(size::disks(facts, wants));
     out.extend(facts.places.iter().filter(|place| place.what != "images").map(writable));
     out.extend(inotify(facts, wants));
     out.extend(ports(facts, wants));
@@ -347,188 +348,6 @@ fn control_groups(facts: &Facts) -> Option<Finding> {
     })
 }
 
-fn processors(facts: &Facts, wants: &Wants) -> Finding {
-    let requested: u64 = wants.requests.iter().map(|request| request.cpu_milli).sum();
-    let have = facts
-        .engine
-        .up
-        .as_ref()
-        .map(|up| up.cpus)
-        .filter(|&cpus| cpus > 0)
-        .or(facts.cpus);
-    let parts = breakdown(wants, |request| format!("{}m", request.cpu_milli));
-    let Some(cpus) = have else {
-        return Finding::ok("processors", Code::Cpu, "their number cannot be read")
-            .but(Severity::Note, format!("the lab requests {requested}m ({parts})"));
-    };
-    let limit = facts
-        .cpu_limit_milli
-        .filter(|_| local(facts))
-        .filter(|&limit| limit < cpus * 1000);
-    let milli = limit.unwrap_or(cpus * 1000);
-    let whose = if facts.engine.up.is_some() {
-        "the engine has"
-    } else {
-        "the machine has"
-    };
-    let mut seen = format!("{whose} {cpus}; the lab requests {requested}m ({parts})");
-    if let Some(limit) = limit {
-        seen = format!("{seen}; a control group allows {limit}m");
-    }
-    let found = Finding::ok("processors", Code::Cpu, seen);
-    if milli < requested {
-        return found
-            .but(
-                Severity::Problem,
-                "what is requested beyond that stays Pending for ever",
-            )
-            .fix(more(facts, "--cpu 2"));
-    }
-    if milli < 2000 {
-        return found
-            .but(
-                Severity::Warning,
-                "kubeadm asks for 2; starting takes several times as long with fewer",
-            )
-            .fix(more(facts, "--cpu 2"));
-    }
-    found
-}
-
-fn memory(facts: &Facts, wants: &Wants) -> Finding {
-    let requested: u64 = wants.requests.iter().map(|request| request.memory).sum();
-    let needed = requested.max(wants.node_memory);
-    let parts = breakdown(wants, |request| format!("{} MiB", request.memory / MIB));
-    let engine = facts
-        .engine
-        .up
-        .as_ref()
-        .map(|up| up.memory)
-        .filter(|&memory| memory > 0);
-    let Some(total) = engine.or(facts.memory.map(|(total, _)| total)) else {
-        return Finding::ok("memory", Code::Memory, "its size cannot be read")
-            .but(Severity::Note, format!("the lab takes about {}", size(needed)));
-    };
-    let whose = if engine.is_some() {
-        "the engine has"
-    } else {
-        "the machine has"
-    };
-    let available = facts.memory.filter(|_| local(facts)).map(|(_, available)| available);
-    let limit = facts
-        .memory_limit
-        .filter(|_| local(facts))
-        .filter(|&limit| limit < total);
-    let mut seen = format!("{whose} {}", size(total));
-    if let Some(available) = available {
-        seen = format!("{seen}, {} available", size(available));
-    }
-    if let Some(limit) = limit {
-        seen = format!("{seen}; a control group allows {}", size(limit));
-    }
-    seen = format!(
-        "{seen}; the lab requests {} MiB ({parts}) and takes about {}",
-        requested / MIB,
-        size(needed)
-    );
-    let found = Finding::ok("memory", Code::Memory, seen);
-    let total = total.min(limit.unwrap_or(total));
-    if total < needed + needed / 2 {
-        return found
-            .but(
-                Severity::Problem,
-                "the kernel would end the API server or etcd when memory runs out",
-            )
-            .fix(more(facts, "--memory 4"));
-    }
-    if total < 3 * GIB || available.is_some_and(|available| available < needed) {
-        return found
-            .but(
-                Severity::Warning,
-                "what else runs here and the lab may not fit together",
-            )
-            .fix(more(facts, "--memory 4"));
-    }
-    found
-}
-
-fn breakdown(wants: &Wants, show: impl Fn(&Request) -> String) -> String {
-    let parts: Vec<String> = wants
-        .requests
-        .iter()
-        .map(|request| format!("{} {}", request.what, show(request)))
-        .collect();
-    parts.join(", ")
-}
-
-/// Returns how to give the engine more of the machine.
-fn more(facts: &Facts, colima: &str) -> String {
-    let system = facts
-        .engine
-        .up
-        .as_ref()
-        .map(|up| up.system.to_lowercase())
-        .unwrap_or_default();
-    if system.contains("docker desktop") {
-        "give Docker Desktop more: Settings, Resources, then `labctl up` again".into()
-    } else if facts.engine.up.as_ref().is_some_and(|up| up.host.contains("colima")) || facts.os.release.id == "macos" {
-        format!("colima stop && colima start {colima}")
-    } else {
-        "stop what else runs on this machine, or use a larger one".into()
-    }
-}
-
-fn disks(facts: &Facts, wants: &Wants) -> Vec<Finding> {
-    // What lies on one file system must fit together.
-    let mut systems: BTreeMap<(Option<u64>, usize), Vec<&Place>> = BTreeMap::new();
-    for (index, place) in facts.places.iter().enumerate() {
-        let key = if place.device.is_some() {
-            (place.device, 0)
-        } else {
-            (None, index)
-        };
-        systems.entry(key).or_default().push(place);
-    }
-    let mut found: Vec<Finding> = systems
-        .values()
-        .filter_map(|places| {
-            let free = places.first()?.free?;
-            let need = |pick: fn(&(u64, u64)) -> u64| -> u64 {
-                places
-                    .iter()
-                    .filter_map(|place| wants.disk.get(place.what))
-                    .map(pick)
-                    .sum()
-            };
-            let (least, build) = (need(|pair| pair.0), need(|pair| pair.1));
-            let names: Vec<String> = places
-                .iter()
-                .map(|place| format!("{} {}", place.what, place.path.display()))
-                .collect();
-            let seen = format!("{} free for {}", size(free), names.join(", "));
-            let finding = Finding::ok("disk", Code::Disk, seen);
-            let room = "labctl image prune frees what no lab uses; docker system df says what else there is";
-            Some(if free < least {
-                finding
-                    .but(Severity::Problem, format!("the lab needs {} at the least", size(least)))
-                    .fix(room)
-            } else if free < build {
-                finding
-                    .but(
-                        Severity::Warning,
-                        format!("building everything for the first time takes up to {}", size(build)),
-                    )
-                    .fix(room)
-                    .fix("LABCTL_CACHE_DIR=<a directory on a larger disk> labctl up")
-            } else {
-                finding
-            })
-        })
-        .collect();
-    found.sort_by_key(|finding| std::cmp::Reverse(finding.severity));
-    found
-}
-
 fn writable(place: &Place) -> Finding {
     let topic = if place.what == "state" {
         "state directory"
@@ -598,18 +417,11 @@ fn ports(facts: &Facts, wants: &Wants) -> Vec<Finding> {
         .iter()
         .filter(|port| !port.free && !own(&port.lab))
         .map(|port| {
+            let flag = format!("labctl up --{}-port {}", port.what, elsewhere(port.number));
             let holder = port.holder.as_deref().unwrap_or("a process that this user cannot see");
             let fix = match &port.lab {
-                Some(lab) => format!(
-                    "labctl --lab {lab} teardown, or labctl up --{}-port {}",
-                    port.what,
-                    port.number.saturating_add(10)
-                ),
-                None => format!(
-                    "stop it, or labctl up --{}-port {}",
-                    port.what,
-                    port.number.saturating_add(10)
-                ),
+                Some(lab) => format!("labctl --lab {lab} teardown, or {flag}"),
+                None => format!("stop it, or {flag}"),
             };
             Finding::ok(
                 "port",
@@ -631,6 +443,11 @@ fn ports(facts: &Facts, wants: &Wants) -> Vec<Finding> {
         n => format!("{} are free, or ({n} of them) the lab's own", numbers.join(", ")),
     };
     vec![Finding::ok("ports", Code::PortTaken, seen)]
+}
+
+/// Returns a port that is seldom taken, and easy to remember.
+fn elsewhere(port: u16) -> u16 {
+    if port < 50_000 { port + 10_000 } else { port - 10_000 }
 }
 
 fn clock(facts: &Facts) -> Finding {
@@ -756,5 +573,4 @@ fn stale(facts: &Facts) -> Option<Finding> {
 }
 
 #[cfg(test)]
-#[path = "machine_tests.rs"]
 mod tests;

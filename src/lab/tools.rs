@@ -3,6 +3,7 @@
 //! A tool on PATH is taken only in a version that the lab was tested with; what is there already, in whatever place,
 //! is preferred over the network.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use anyhow::Result;
@@ -109,7 +110,7 @@ impl Tool {
         pinned().tools.get(self.name())
     }
 
-    fn version(self) -> &'static Version {
+    fn pinned_version(self) -> &'static Version {
         let versions = pinned();
         let own = self.pin().and_then(|pin| pin.version.as_ref());
         own.unwrap_or(match self {
@@ -152,7 +153,9 @@ pub async fn find(world: &World, tool: Tool) -> Result<PathBuf> {
             ))
             .error());
     };
-    world.reporter().note(format!("downloading {name} {}", tool.version()));
+    world
+        .reporter()
+        .note(format!("downloading {name} {}", tool.pinned_version()));
     if let Err(error) = download.to(world.http(), &to, |_, _| ()).await {
         return Err(error.context(missing));
     }
@@ -205,11 +208,40 @@ pub async fn locate(world: &World, tool: Tool) -> Result<Option<Found>> {
     Ok(None)
 }
 
+/// Asks a tool on PATH for its version, once for as long as the file does not change: some take seconds to answer
+/// (wrappers of cloud SDKs do), which would be added to every `labctl kubectl`.
+async fn version(world: &World, tool: Tool, path: &Path) -> Option<Version> {
+    use std::os::unix::fs::MetadataExt;
+    let meta = path.metadata().ok()?;
+    let key = format!("{} {} {}", path.display(), meta.size(), meta.mtime());
+    let memo = world.settings().dirs.tools().join("versions.json");
+    let text = std::fs::read_to_string(&memo).unwrap_or_default();
+    // A memo that cannot be read or written costs time, and nothing else.
+    let mut known: BTreeMap<String, Option<String>> = serde_json::from_str(&text).unwrap_or_default();
+    let said = match known.get(&key) {
+        Some(said) => said.clone(),
+        None => {
+            let said = version_of(world.exec(), path, tool.version_args()).await;
+            let said = said
+                .as_deref()
+                .and_then(parse_version)
+                .map(|version| version.to_string());
+            known.retain(|old, _| !old.starts_with(&format!("{} ", path.display())));
+            known.insert(key, said.clone());
+            if let Ok(text) = serde_json::to_string_pretty(&known) {
+                _ = files::write(&memo, text);
+            }
+            said
+        }
+    };
+    Version::parse(&said?).ok()
+}
+
 /// Returns what is to be downloaded for this platform, where its digest is known.
 fn release(tool: Tool) -> Option<Download> {
     let pin = tool.pin()?;
     let fill = |text: &str| {
-        text.replace("{version}", &tool.version().to_string())
+        text.replace("{version}", &tool.pinned_version().to_string())
             .replace("{os}", os())
             .replace("{arch}", arch())
     };
@@ -219,7 +251,7 @@ fn release(tool: Tool) -> Option<Download> {
 }
 
 fn target(world: &World, tool: Tool) -> PathBuf {
-    let dir = format!("{}-{}", tool.name(), tool.version());
+    let dir = format!("{}-{}", tool.name(), tool.pinned_version());
     world.settings().dirs.tools().join(dir).join(tool.name())
 }
 
@@ -366,7 +398,7 @@ mod tests {
     fn every_pin_is_a_whole_digest_and_its_own_tool_fits() {
         for tool in Tool::ALL {
             let pin = tool.pin().expect("it is in versions.toml");
-            assert!(tool.fits(tool.version()), "{tool:?} {}", tool.version());
+            assert!(tool.fits(tool.pinned_version()), "{tool:?} {}", tool.pinned_version());
             assert!(pin.sha256.contains_key("linux-amd64"));
             for (platform, digest) in &pin.sha256 {
                 let whole = digest.len() == 64 && digest.bytes().all(|byte| byte.is_ascii_hexdigit());

@@ -1,1 +1,6 @@
+//! Tests that need neither an engine nor a network: the command line as users see it, and the rules of the source.
 
+mod arch;
+mod cli;
+mod doctor;
+mod harness;

@@ -1,0 +1,196 @@
+//! The shared lab: made when the first test asks for it, removed when the last one is done.
+
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+use std::sync::OnceLock;
+
+use anyhow::{Context, Result, ensure};
+use labctl::config::{Dirs, Ports};
+use labctl::drive::debian::Release;
+use labctl::drive::files::Lock;
+use labctl::lab::engine;
+
+/// The lab's name: a user's own lab is not touched.
+pub(crate) const NAME: &str = "labctl-test";
+
+/// Ports that neither a user's lab nor the usual programs have.
+pub(crate) const PORTS: Ports = Ports {
+    http: 18_080,
+    grpc: 18_081,
+    mtls: 18_443,
+    metrics: 18_090,
+    registry: 15_001,
+};
+
+/// Why the tests cannot run.
+pub(crate) enum Skip {
+    /// They are skipped.
+    Quietly(String),
+    /// Skipping was forbidden.
+    AsFailure(String),
+}
+
+/// The lab that all tests share.
+pub(crate) struct Lab {
+    state: PathBuf,
+    _lock: Lock,
+}
+
+static LAB: OnceLock<Result<Lab, String>> = OnceLock::new();
+
+/// Prints where a person sees it, whatever captures the output of tests.
+pub(crate) fn say(text: &str) {
+    _ = writeln!(std::io::stderr(), "\n{text}\n");
+}
+
+fn variable(name: &str) -> bool {
+    labctl::config::variable(name).is_some_and(|value| value != "0")
+}
+
+/// Returns why the tests cannot run here, if they cannot.
+pub(crate) fn skip() -> Option<Skip> {
+    let runtime = tokio::runtime::Runtime::new().ok()?;
+    let settings = labctl::config::Settings {
+        lab: labctl::config::LabName::parse(NAME).ok()?,
+        dirs: Dirs::new(state(), Dirs::from_environment().ok()?.cache()),
+        yes: true,
+        ask: false,
+        json: false,
+    };
+    let engine = runtime.block_on(labctl::drive::docker::Docker::find(&settings));
+    if engine.is_ok() || engine::can_install(&Release::of_this_machine()) {
+        return None;
+    }
+    let why = "no container engine answers, and this user may not install one".to_owned();
+    Some(if variable("LABCTL_REQUIRE_LAB") {
+        Skip::AsFailure(format!("{why}; LABCTL_REQUIRE_LAB forbids to skip"))
+    } else {
+        Skip::Quietly(why)
+    })
+}
+
+/// Returns the lab, making it for the first test that asks.
+///
+/// # Errors
+/// The end of what `labctl up` said, once for every test that asks.
+pub(crate) fn lab() -> Result<&'static Lab, String> {
+    let made = LAB.get_or_init(|| Lab::up().map_err(|error| format!("{error:?}")));
+    made.as_ref().map_err(Clone::clone)
+}
+
+/// Removes the lab, if one was made.
+///
+/// # Errors
+/// `labctl teardown` failed, which it does also where something is left.
+pub(crate) fn remove() -> Result<()> {
+    let Some(made) = LAB.get() else { return Ok(()) };
+    if variable("LABCTL_KEEP_LAB") {
+        say(&format!(
+            "the lab is kept: LABCTL_STATE_DIR={} labctl --lab {NAME} status",
+            state().display()
+        ));
+        return Ok(());
+    }
+    // Also after a failed `up`: what it made half-way must not stay.
+    _ = made;
+    let output = run(&state(), &["teardown", "--yes"], Stdio::null())?;
+    ensure!(output.status.success(), "labctl teardown: {}", both(&output));
+    Ok(())
+}
+
+/// Returns where the shared lab keeps its state: in the build directory, so that it goes with it.
+fn state() -> PathBuf {
+    Path::new(env!("CARGO_TARGET_TMPDIR")).join("lab-state")
+}
+
+#[expect(
+    clippy::disallowed_methods,
+    reason = "tests run the program as a user would, exit code and all"
+)]
+fn run(state: &Path, args: &[&str], stderr: Stdio) -> Result<Output> {
+    Command::new(env!("CARGO_BIN_EXE_labctl"))
+        .args(["--lab", NAME])
+        .args(args)
+        // The cache is the user's own: what is built once is built for good.
+        .env("LABCTL_STATE_DIR", state)
+        .env("CI", "true")
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(stderr)
+        .spawn()
+        .and_then(std::process::Child::wait_with_output)
+        .with_context(|| format!("run labctl {}", args.join(" ")))
+}
+
+fn both(output: &Output) -> String {
+    let (out, err) = (
+        String::from_utf8_lossy(&output.stdout),
+        String::from_utf8_lossy(&output.stderr),
+    );
+    format!("{:?}\n{out}{err}", output.status.code())
+}
+
+impl Lab {
+    fn up() -> Result<Self> {
+        let state = state();
+        // A second `cargo test` of the same checkout waits for this one instead of taking its lab away.
+        let lock = loop {
+            let path = state.with_extension("lock");
+            match Lock::try_take(&path, &format!("cargo test (pid {})", std::process::id()))? {
+                Ok(lock) => break lock,
+                Err(holder) => {
+                    say(&format!("waiting for {holder}, which has the test lab"));
+                    std::thread::sleep(std::time::Duration::from_secs(5));
+                }
+            }
+        };
+        let lab = Self { state, _lock: lock };
+        let ports = [
+            ("--http-port", PORTS.http),
+            ("--grpc-port", PORTS.grpc),
+            ("--mtls-port", PORTS.mtls),
+            ("--metrics-port", PORTS.metrics),
+            ("--registry-port", PORTS.registry),
+        ];
+        let mut args = vec!["up".to_owned(), "--yes".to_owned()];
+        args.extend(
+            ports
+                .iter()
+                .flat_map(|(flag, port)| [(*flag).to_owned(), port.to_string()]),
+        );
+        let args: Vec<&str> = args.iter().map(String::as_str).collect();
+        // Making the lab for the first time takes minutes; they are seen.
+        let output = run(&lab.state, &args, Stdio::inherit())?;
+        ensure!(
+            output.status.success(),
+            "labctl {} exited with {:?}",
+            args.join(" "),
+            output.status.code()
+        );
+        Ok(lab)
+    }
+
+    /// Runs labctl on the shared lab and returns its exit code and both outputs.
+    ///
+    /// # Errors
+    /// It cannot be started.
+    pub(crate) fn labctl(&self, args: &[&str]) -> Result<Output> {
+        run(&self.state, args, Stdio::piped())
+    }
+
+    /// Runs labctl on the shared lab, and takes another exit code than 0 for an error.
+    ///
+    /// # Errors
+    /// It failed; both outputs are in the error.
+    pub(crate) fn ok(&self, args: &[&str]) -> Result<String> {
+        let output = self.labctl(args)?;
+        ensure!(
+            output.status.success(),
+            "labctl {} exited with {}",
+            args.join(" "),
+            both(&output)
+        );
+        Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+    }
+}
