@@ -1,0 +1,82 @@
+{{/*
+Names and labels that several templates share. A file whose name begins with `_` renders no object.
+*/}}
+
+{{- define "job-dashboard.name" -}}
+{{- default .Chart.Name .Values.nameOverride | trunc 53 | trimSuffix "-" }}
+{{- end }}
+
+{{/*
+The name of the objects. A release named `job-dashboard` gives `job-dashboard`; any other release has its own name in
+front, so that two releases in one namespace do not meet.
+*/}}
+{{- define "job-dashboard.fullname" -}}
+{{- $name := include "job-dashboard.name" . }}
+{{- if .Values.fullnameOverride }}
+{{- .Values.fullnameOverride }}
+{{- else if contains $name .Release.Name }}
+{{- .Release.Name | trunc 53 | trimSuffix "-" }}
+{{- else }}
+{{- printf "%s-%s" .Release.Name $name | trunc 53 | trimSuffix "-" }}
+{{- end }}
+{{- end }}
+
+{{/*
+What finds the pods of this release. A Deployment's selector can never be changed, so no version is in here.
+*/}}
+{{- define "job-dashboard.selectorLabels" -}}
+app.kubernetes.io/name: {{ include "job-dashboard.name" . }}
+app.kubernetes.io/instance: {{ .Release.Name }}
+app.kubernetes.io/component: server
+{{- end }}
+
+{{/*
+Labels of every object but the component, which says what the object is for.
+*/}}
+{{- define "job-dashboard.labels" -}}
+app.kubernetes.io/name: {{ include "job-dashboard.name" . }}
+app.kubernetes.io/instance: {{ .Release.Name }}
+app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
+app.kubernetes.io/managed-by: {{ .Release.Service }}
+app.kubernetes.io/part-of: labctl
+helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" | trunc 63 | trimSuffix "-" }}
+{{- with .Values.commonLabels }}
+{{ toYaml . }}
+{{- end }}
+{{- end }}
+
+{{- define "job-dashboard.serviceAccountName" -}}
+{{- default (include "job-dashboard.fullname" .) .Values.serviceAccount.name }}
+{{- end }}
+
+{{/*
+repository:tag, or repository@digest.
+*/}}
+{{- define "job-dashboard.image" -}}
+{{- with .Values.image }}
+{{- if .digest }}
+{{- printf "%s@%s" .repository .digest }}
+{{- else }}
+{{- printf "%s:%s" .repository (default $.Chart.AppVersion .tag) }}
+{{- end }}
+{{- end }}
+{{- end }}
+
+{{/*
+What PodSecurity `restricted` asks of a pod, and of a container. Not values: nothing here needs more.
+*/}}
+{{- define "job-dashboard.podSecurity" -}}
+runAsNonRoot: true
+runAsUser: 65532
+runAsGroup: 65532
+fsGroup: 65532
+seccompProfile:
+  type: RuntimeDefault
+{{- end }}
+
+{{- define "job-dashboard.containerSecurity" -}}
+allowPrivilegeEscalation: false
+readOnlyRootFilesystem: true
+capabilities:
+  drop: [ALL]
+{{- end }}
