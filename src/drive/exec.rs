@@ -178,6 +178,8 @@ pub enum ExecError {
         code: Option<i32>,
         /// The end of its output.
         tail: Vec<String>,
+        /// All of its output that was kept.
+        output: Box<Output>,
         /// The file with all of it.
         log: Option<PathBuf>,
     },
@@ -377,11 +379,12 @@ impl Exec for System {
             source,
         })?;
         group.0 = None;
+        let output = Output {
+            stdout: String::from_utf8_lossy(&stdout.text).into_owned(),
+            stderr: String::from_utf8_lossy(&stderr.text).into_owned(),
+        };
         if status.success() {
-            return Ok(Output {
-                stdout: String::from_utf8_lossy(&stdout.text).into_owned(),
-                stderr: String::from_utf8_lossy(&stderr.text).into_owned(),
-            });
+            return Ok(output);
         }
         let how = if let Some(code) = status.code() {
             format!("exited with {code}")
@@ -394,6 +397,7 @@ impl Exec for System {
             how,
             code: status.code(),
             tail: tail.into_iter().collect(),
+            output: Box::new(output),
             log: cmd.log.clone(),
         })
     }
