@@ -170,12 +170,7 @@ pub async fn find(world: &World, tool: Tool) -> Result<PathBuf> {
 /// A damaged file cannot be removed.
 pub async fn locate(world: &World, tool: Tool) -> Result<Option<Found>> {
     for path in exec::all_on_path(tool.name()) {
-        let said = version_of(world.exec(), &path, tool.version_args()).await;
-        if said
-            .as_deref()
-            .and_then(parse_version)
-            .is_some_and(|version| tool.fits(&version))
-        {
+        if version(world, tool, &path).await.is_some_and(|version| tool.fits(&version)) {
             return Ok(Some(Found {
                 path,
                 origin: Origin::Path,
@@ -218,21 +213,20 @@ async fn version(world: &World, tool: Tool, path: &Path) -> Option<Version> {
     let text = std::fs::read_to_string(&memo).unwrap_or_default();
     // A memo that cannot be read or written costs time, and nothing else.
     let mut known: BTreeMap<String, Option<String>> = serde_json::from_str(&text).unwrap_or_default();
-    let said = match known.get(&key) {
-        Some(said) => said.clone(),
-        None => {
-            let said = version_of(world.exec(), path, tool.version_args()).await;
-            let said = said
-                .as_deref()
-                .and_then(parse_version)
-                .map(|version| version.to_string());
-            known.retain(|old, _| !old.starts_with(&format!("{} ", path.display())));
-            known.insert(key, said.clone());
-            if let Ok(text) = serde_json::to_string_pretty(&known) {
-                _ = files::write(&memo, text);
-            }
-            said
+    let said = if let Some(said) = known.get(&key) {
+        said.clone()
+    } else {
+        let said = version_of(world.exec(), path, tool.version_args()).await;
+        let said = said
+            .as_deref()
+            .and_then(parse_version)
+            .map(|version| version.to_string());
+        known.retain(|old, _| !old.starts_with(&format!("{} ", path.display())));
+        known.insert(key, said.clone());
+        if let Ok(text) = serde_json::to_string_pretty(&known) {
+            _ = files::write(&memo, text);
         }
+        said
     };
     Version::parse(&said?).ok()
 }
