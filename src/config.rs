@@ -32,6 +32,10 @@ pub const VARIABLES: &[Variable] = &[
         about: "where downloads and builds are kept (default: $XDG_CACHE_HOME/labctl or ~/.cache/labctl)",
     },
     Variable {
+        name: "LABCTL_ENGINE_DIR",
+        about: "where the engine that labctl manages keeps its data (default: /var/lib/labctl/engine)",
+    },
+    Variable {
         name: "LABCTL_YES",
         about: "1 answers every question with yes, as --yes does",
     },
@@ -176,14 +180,17 @@ impl Default for Ports {
 pub struct Dirs {
     state: PathBuf,
     cache: PathBuf,
+    engine: PathBuf,
 }
 
 impl Dirs {
-    /// Makes the directories of labctl below two roots, which need not exist yet.
+    /// Makes the directories of labctl below two roots, which need not exist yet; the engine's is below the first.
     pub fn new(state: impl Into<PathBuf>, cache: impl Into<PathBuf>) -> Self {
+        let state = state.into();
         Self {
-            state: state.into(),
+            engine: state.join("engine"),
             cache: cache.into(),
+            state,
         }
     }
 
@@ -207,6 +214,10 @@ impl Dirs {
         };
         let absolute = |path: PathBuf| std::path::absolute(&path).unwrap_or(path);
         Ok(Self {
+            // Not below the state: two engines on one machine would take each other's bridge and firewall rules away.
+            engine: absolute(
+                variable("LABCTL_ENGINE_DIR").map_or_else(|| PathBuf::from("/var/lib/labctl/engine"), PathBuf::from),
+            ),
             state: absolute(root("LABCTL_STATE_DIR", "XDG_STATE_HOME", ".local/state")?),
             cache: absolute(root("LABCTL_CACHE_DIR", "XDG_CACHE_HOME", ".cache")?),
         })
@@ -227,9 +238,9 @@ impl Dirs {
         self.state.join("labs").join(lab.as_str())
     }
 
-    /// Returns the directory of the engine that labctl manages.
-    pub fn engine(&self) -> PathBuf {
-        self.state.join("engine")
+    /// Returns the directory of the engine that labctl manages: one for the machine.
+    pub fn engine(&self) -> &Path {
+        &self.engine
     }
 
     /// Returns the directory of the tools that labctl downloaded or built.

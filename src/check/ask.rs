@@ -420,15 +420,27 @@ impl Ask {
                     namespace: f(&via.namespace),
                     port: via.port.clone(),
                 }),
-                headers: http.headers.iter().map(|(name, value)| (name.clone(), f(value))).collect(),
-                json: http.json.as_ref().map(|json| match Matcher::Eq(json.clone()).map_text(f) {
-                    Matcher::Eq(json) => json,
-                    _ => json.clone(),
-                }),
+                headers: http
+                    .headers
+                    .iter()
+                    .map(|(name, value)| (name.clone(), f(value)))
+                    .collect(),
+                json: http
+                    .json
+                    .as_ref()
+                    .map(|json| match Matcher::Eq(json.clone()).map_text(f) {
+                        Matcher::Eq(json) => json,
+                        _ => json.clone(),
+                    }),
                 expect: HttpExpect {
                     status: http.expect.status.map_text(f),
                     content_type: matcher(&http.expect.content_type),
-                    headers: http.expect.headers.iter().map(|(name, m)| (name.clone(), m.map_text(f))).collect(),
+                    headers: http
+                        .expect
+                        .headers
+                        .iter()
+                        .map(|(name, m)| (name.clone(), m.map_text(f)))
+                        .collect(),
                     json: fields(&http.expect.json),
                     body: matcher(&http.expect.body),
                 },
@@ -550,7 +562,11 @@ mod tests {
     #[test]
     fn json_is_asked_of_json_only() {
         let json = json_media_type();
-        for good in ["application/json", "application/json; charset=utf-8", "application/problem+json"] {
+        for good in [
+            "application/json",
+            "application/json; charset=utf-8",
+            "application/problem+json",
+        ] {
             assert!(json.accepts(Some(&Value::from(good))), "{good}");
         }
         for bad in ["text/html", "text/json", "application/jsonp"] {

@@ -335,7 +335,9 @@ fn mismatch(field: &Field, value: &Value) -> Option<Finding> {
         }
         return finding(field.place(), absent(field, value));
     }
-    let (place, wrong) = found.into_iter().find(|(_, value)| !field.matcher.accepts(Some(value)))?;
+    let (place, wrong) = found
+        .into_iter()
+        .find(|(_, value)| !field.matcher.accepts(Some(value)))?;
     let at = match (field.root.as_str(), field.path.as_str()) {
         (root, "$") if !root.is_empty() => root.to_owned(),
         ("", _) => place,
@@ -346,8 +348,13 @@ fn mismatch(field: &Field, value: &Value) -> Option<Finding> {
 
 fn absent(field: &Field, value: &Value) -> String {
     if field.root == "json" && value.get("json").is_none() {
-        let text = ["body", "stdout"].iter().find_map(|name| value.get(*name).and_then(Value::as_str));
-        return format!("no JSON but {}", text.map_or_else(|| "nothing".into(), |text| format!("{text:?}")));
+        let text = ["body", "stdout"]
+            .iter()
+            .find_map(|name| value.get(*name).and_then(Value::as_str));
+        return format!(
+            "no JSON but {}",
+            text.map_or_else(|| "nothing".into(), |text| format!("{text:?}"))
+        );
     }
     "nothing there".into()
 }

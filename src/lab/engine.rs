@@ -65,7 +65,7 @@ struct Paths {
 
 impl Paths {
     fn of(settings: &Settings) -> Self {
-        let dir = settings.dirs.engine();
+        let dir = settings.dirs.engine().to_owned();
         let socket = managed_socket(settings);
         Self {
             config: dir.join("daemon.json"),

@@ -170,7 +170,10 @@ pub async fn find(world: &World, tool: Tool) -> Result<PathBuf> {
 /// A damaged file cannot be removed.
 pub async fn locate(world: &World, tool: Tool) -> Result<Option<Found>> {
     for path in exec::all_on_path(tool.name()) {
-        if version(world, tool, &path).await.is_some_and(|version| tool.fits(&version)) {
+        if version(world, tool, &path)
+            .await
+            .is_some_and(|version| tool.fits(&version))
+        {
             return Ok(Some(Found {
                 path,
                 origin: Origin::Path,
