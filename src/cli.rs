@@ -1,8 +1,11 @@
 //! The command line: clap types and dispatch. One file a verb.
 
+pub mod completions;
 pub mod doctor;
 pub mod image;
+pub mod probe;
 pub mod runtime;
+pub mod serve;
 pub mod status;
 pub mod teardown;
 pub mod tools;
@@ -10,7 +13,7 @@ pub mod up;
 
 use std::io::{IsTerminal, Write};
 use std::process::ExitCode;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use anyhow::Result;
 use clap::{Args, Parser, Subcommand};
@@ -79,6 +82,13 @@ pub enum Verb {
     Helm(tools::Helm),
     /// Print the lab's environment for a shell: eval "$(labctl env)"
     Env(tools::Env),
+    /// Run the job-dashboard's server
+    Serve(serve::Args),
+    /// Print the completions of a shell
+    Completions(completions::Args),
+    /// Ask something once, as the tests of the chart do
+    #[command(hide = true)]
+    Probe(probe::Args),
 }
 
 impl Global {
@@ -129,6 +139,9 @@ impl Cli {
             Verb::Kubectl(args) => args.run(world).await,
             Verb::Helm(args) => args.run(world).await,
             Verb::Env(args) => args.run(world).await,
+            Verb::Serve(args) => args.run().await,
+            Verb::Completions(args) => args.run(),
+            Verb::Probe(args) => args.run().await,
         }
     }
 }
@@ -151,7 +164,16 @@ pub fn main() -> ExitCode {
         Ok(runtime) => runtime,
         Err(error) => return say_and_exit(&anyhow::Error::new(error).context("start the runtime")),
     };
-    let code = runtime.block_on(run_to_exit(cli));
+    let code = runtime.block_on(async {
+        // These need no world, and run where none can be built: in the dashboard's image there is neither a home
+        // directory nor a CA bundle. The server also has its own idea of what a signal means.
+        match cli.verb {
+            Verb::Serve(args) => exit_alone(args.run().await),
+            Verb::Completions(args) => exit_alone(args.run()),
+            Verb::Probe(args) => exit_alone(args.run().await),
+            _ => run_to_exit(cli).await,
+        }
+    });
     // A blocking task that still runs (a file being hashed) must not hold the process after the last word.
     runtime.shutdown_timeout(std::time::Duration::from_millis(200));
     code
@@ -195,6 +217,14 @@ async fn run_to_exit(cli: Cli) -> ExitCode {
     code.into()
 }
 
+fn exit_alone(outcome: Result<Outcome>) -> ExitCode {
+    match outcome {
+        Ok(exit) => exit.into(),
+        Err(error) if is_closed_pipe(&error) => Exit::Done.into(),
+        Err(error) => say_and_exit(&error),
+    }
+}
+
 fn say_and_exit(error: &anyhow::Error) -> ExitCode {
     _ = std::io::stderr().write_all(render(error).as_bytes());
     exit_of(error).into()
@@ -228,4 +258,18 @@ pub fn print(text: &str) -> Result<()> {
     out.write_all(text.as_bytes())?;
     out.flush()?;
     Ok(())
+}
+
+/// Reads a time on the command line, such as `5s`, `1m 30s` or `0`.
+///
+/// # Errors
+/// It is not one, or it is negative.
+fn duration(text: &str) -> Result<Duration, String> {
+    if text == "0" {
+        return Ok(Duration::ZERO);
+    }
+    text.parse::<jiff::SignedDuration>()
+        .ok()
+        .and_then(|time| time.try_into().ok())
+        .ok_or_else(|| "it must be a time such as 500ms, 5s or 1m 30s".to_owned())
 }

@@ -9,4 +9,5 @@ pub mod exec;
 pub mod files;
 pub mod go;
 pub mod machine;
+pub mod port;
 pub mod registry;

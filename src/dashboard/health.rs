@@ -1,0 +1,147 @@
+//! Whether the server is alive and ready, as its parts say.
+//!
+//! Parts push what they know ([`Health::set`]); a probe only reads it. So a probe costs nothing and cannot be slowed
+//! down by the part it asks about.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, PoisonError, RwLock};
+
+use serde::Serialize;
+
+/// In which part of its life the server is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Phase {
+    /// It listens, and its parts are not all there yet.
+    Starting,
+    /// It serves.
+    Serving,
+    /// It was told to stop; it still serves, and wants no new requests.
+    Draining,
+}
+
+/// What one part of the server says of itself.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Check {
+    /// The part, such as `server` or `store`.
+    pub name: String,
+    /// Whether it can do its work.
+    pub ok: bool,
+    /// What is there, or what is wrong; for people, and without secrets: anyone may read it.
+    pub detail: String,
+}
+
+/// The answer of a readiness probe.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Readiness {
+    /// `ready`, or `unready`.
+    pub status: &'static str,
+    /// In which part of its life the server is.
+    pub phase: Phase,
+    /// What the parts say, sorted by name.
+    pub checks: Vec<Check>,
+}
+
+impl Readiness {
+    /// Returns whether requests may be sent here.
+    pub fn is_ready(&self) -> bool {
+        self.status == "ready"
+    }
+}
+
+struct Inner {
+    phase: Phase,
+    parts: BTreeMap<&'static str, Result<String, String>>,
+}
+
+/// What is known of the server's health; cheap to clone, all clones are one.
+#[derive(Clone)]
+pub struct Health(Arc<RwLock<Inner>>);
+
+impl Default for Health {
+    fn default() -> Self {
+        Self(Arc::new(RwLock::new(Inner {
+            phase: Phase::Starting,
+            parts: BTreeMap::new(),
+        })))
+    }
+}
+
+impl Health {
+    /// Says in which part of its life the server is. Draining is final: nothing brings a stopping server back.
+    pub fn enter(&self, phase: Phase) {
+        let mut inner = self.0.write().unwrap_or_else(PoisonError::into_inner);
+        if inner.phase != Phase::Draining {
+            inner.phase = phase;
+        }
+    }
+
+    /// Says how a part is: `Ok` with what is there, `Err` with what is wrong. Both are shown to whoever asks.
+    pub fn set(&self, part: &'static str, state: Result<String, String>) {
+        let mut inner = self.0.write().unwrap_or_else(PoisonError::into_inner);
+        inner.parts.insert(part, state);
+    }
+
+    /// Returns whether requests may be sent here, and why not.
+    pub fn readiness(&self) -> Readiness {
+        let inner = self.0.read().unwrap_or_else(PoisonError::into_inner);
+        let (ok, detail) = match inner.phase {
+            Phase::Starting => (false, "the server is starting"),
+            Phase::Serving => (true, "the server answers requests"),
+            Phase::Draining => (false, "the server is stopping"),
+        };
+        let mut checks = vec![Check {
+            name: "server".to_owned(),
+            ok,
+            detail: detail.to_owned(),
+        }];
+        for (name, state) in &inner.parts {
+            let (Ok(detail) | Err(detail)) = state;
+            checks.push(Check {
+                name: (*name).to_owned(),
+                ok: state.is_ok(),
+                detail: detail.clone(),
+            });
+        }
+        checks.sort_by(|a, b| a.name.cmp(&b.name));
+        Readiness {
+            status: if checks.iter().all(|check| check.ok) {
+                "ready"
+            } else {
+                "unready"
+            },
+            phase: inner.phase,
+            checks,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_serving_server_is_ready() {
+        let health = Health::default();
+        assert!(!health.readiness().is_ready());
+        health.enter(Phase::Serving);
+        assert!(health.readiness().is_ready());
+        health.enter(Phase::Draining);
+        assert!(!health.readiness().is_ready());
+        health.enter(Phase::Serving);
+        assert_eq!(health.readiness().phase, Phase::Draining, "draining is final");
+    }
+
+    #[test]
+    fn one_part_that_fails_makes_the_server_unready_until_it_recovers() {
+        let health = Health::default();
+        health.enter(Phase::Serving);
+        health.set("store", Err("the database does not answer".into()));
+        let readiness = health.readiness();
+        assert!(!readiness.is_ready());
+        let names: Vec<_> = readiness.checks.iter().map(|c| (c.name.as_str(), c.ok)).collect();
+        assert_eq!(names, [("server", true), ("store", false)]);
+        health.set("store", Ok("SQLite".into()));
+        assert!(health.readiness().is_ready());
+    }
+}

@@ -1,0 +1,277 @@
+//! HTTP: the routes, and what is around every one of them.
+//!
+//! [`router`] is all there is to serve; a resource is a file below this one that adds its routes here. What every
+//! request passes through, outermost first: [`access`] (request id, the access line, a caught panic), the limits
+//! (body size, time), the route.
+
+pub mod access;
+pub mod health;
+pub mod problem;
+
+use std::time::Duration;
+
+use axum::Router;
+use axum::extract::{DefaultBodyLimit, Request, State};
+use axum::http::header;
+use axum::middleware::{self, Next};
+use axum::response::Response;
+use axum::routing::get;
+
+use self::problem::{Kind, Problem};
+use super::health::Health;
+
+/// What every route may use; cheap to clone.
+#[derive(Clone)]
+pub struct App {
+    /// Whether the server is alive and ready.
+    pub health: Health,
+    /// What a request may cost.
+    pub limits: Limits,
+}
+
+/// What one request may cost the server.
+#[derive(Debug, Clone, Copy)]
+pub struct Limits {
+    /// How many bytes the body of a request may have.
+    pub body_bytes: usize,
+    /// How long the server may take until it has the head of its response. A body that is streamed may take longer.
+    pub request: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            body_bytes: 1 << 20,
+            request: Duration::from_secs(30),
+        }
+    }
+}
+
+/// Returns everything that is served.
+pub fn router(app: App) -> Router {
+    let routes = Router::new()
+        .route("/healthz", get(health::healthz))
+        .route("/livez", get(health::livez))
+        .route("/readyz", get(health::readyz))
+        .route("/version", get(health::version));
+    around(routes, app)
+}
+
+/// Puts what every request passes through around some routes.
+pub(super) fn around(routes: Router<App>, app: App) -> Router {
+    let limits = app.limits;
+    routes
+        .fallback(|| async { Problem::new(Kind::NotFound) })
+        .method_not_allowed_fallback(|| async { Problem::new(Kind::MethodNotAllowed) })
+        .layer(DefaultBodyLimit::max(limits.body_bytes))
+        .layer(middleware::from_fn_with_state(app.clone(), within_limits))
+        .layer(middleware::from_fn(access::log))
+        .with_state(app)
+}
+
+/// Refuses a body that says itself that it is too large, and gives a request up that takes too long.
+async fn within_limits(State(app): State<App>, request: Request, next: Next) -> Result<Response, Problem> {
+    let declared = request
+        .headers()
+        .get(header::CONTENT_LENGTH)
+        .and_then(|length| length.to_str().ok()?.parse::<u64>().ok());
+    let most = app.limits.body_bytes;
+    if declared.is_some_and(|length| length > most as u64) {
+        return Err(Problem::new(Kind::BodyTooLarge).detail(format!("the body may have {most} bytes")));
+    }
+    tokio::time::timeout(app.limits.request, next.run(request))
+        .await
+        .map_err(|_| Problem::new(Kind::Timeout))
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::body::Body;
+    use axum::http::{Method, StatusCode};
+    use http_body_util::BodyExt;
+    use serde_json::Value;
+    use tower::ServiceExt;
+
+    use super::*;
+    use crate::dashboard::health::Phase;
+
+    fn app() -> App {
+        let health = Health::default();
+        health.enter(Phase::Serving);
+        App {
+            health,
+            limits: Limits::default(),
+        }
+    }
+
+    async fn ask(router: Router, request: Request) -> (Response<()>, Vec<u8>) {
+        let response = router.oneshot(request).await.expect("infallible");
+        let (head, body) = response.into_parts();
+        let body = body.collect().await.expect("a whole body").to_bytes().to_vec();
+        (Response::from_parts(head, ()), body)
+    }
+
+    async fn get_json(router: Router, path: &str) -> (StatusCode, String, Value) {
+        let (head, body) = ask(router, Request::get(path).body(Body::empty()).expect("a request")).await;
+        let kind = head.headers()[header::CONTENT_TYPE].to_str().expect("text").to_owned();
+        (head.status(), kind, serde_json::from_slice(&body).expect("JSON"))
+    }
+
+    #[tokio::test]
+    async fn health_and_version_are_json() {
+        for path in ["/healthz", "/livez"] {
+            let (status, kind, body) = get_json(router(app()), path).await;
+            assert_eq!((status, kind.as_str()), (StatusCode::OK, "application/json"), "{path}");
+            assert_eq!(body, serde_json::json!({"status": "ok"}));
+        }
+        let (status, _, body) = get_json(router(app()), "/version").await;
+        assert_eq!(status, StatusCode::OK);
+        assert_eq!(body["name"], "labctl");
+        assert_eq!(body["version"], env!("CARGO_PKG_VERSION"));
+        assert!(body["target"].as_str().is_some_and(|target| target.contains('-')), "{body}");
+    }
+
+    #[tokio::test]
+    async fn readiness_follows_the_phase_and_liveness_does_not() {
+        let app = app();
+        for (phase, status, word) in [
+            (Phase::Serving, StatusCode::OK, "serving"),
+            (Phase::Draining, StatusCode::SERVICE_UNAVAILABLE, "draining"),
+        ] {
+            app.health.enter(phase);
+            let (got, kind, body) = get_json(router(app.clone()), "/readyz").await;
+            assert_eq!((got, kind.as_str()), (status, "application/json"));
+            assert_eq!(body["phase"], word);
+            assert_eq!(body["checks"][0]["name"], "server");
+            assert_eq!(get_json(router(app.clone()), "/livez").await.0, StatusCode::OK);
+            assert_eq!(get_json(router(app.clone()), "/healthz").await.0, StatusCode::OK);
+        }
+        let starting = App {
+            health: Health::default(),
+            limits: Limits::default(),
+        };
+        let (status, _, body) = get_json(router(starting), "/readyz").await;
+        assert_eq!(status, StatusCode::SERVICE_UNAVAILABLE);
+        assert_eq!(body["status"], "unready");
+    }
+
+    #[tokio::test]
+    async fn what_is_not_there_is_a_problem_with_a_stable_code() {
+        let (status, kind, body) = get_json(router(app()), "/nowhere?x=1").await;
+        assert_eq!((status, kind.as_str()), (StatusCode::NOT_FOUND, "application/problem+json"));
+        assert_eq!(body["code"], "not-found");
+        assert_eq!(body["status"], 404);
+
+        let request = Request::post("/healthz").body(Body::empty()).expect("a request");
+        let (head, body) = ask(router(app()), request).await;
+        assert_eq!(head.status(), StatusCode::METHOD_NOT_ALLOWED);
+        let allowed = head.headers()[header::ALLOW].to_str().expect("text");
+        assert!(allowed.contains("GET") && allowed.contains("HEAD"), "{allowed}");
+        let body: Value = serde_json::from_slice(&body).expect("JSON");
+        assert_eq!(body["code"], "method-not-allowed");
+    }
+
+    #[tokio::test]
+    async fn head_is_get_without_a_body() {
+        let request = Request::head("/healthz").body(Body::empty()).expect("a request");
+        let (head, body) = ask(router(app()), request).await;
+        assert_eq!(head.status(), StatusCode::OK);
+        assert_eq!(head.headers()[header::CONTENT_LENGTH], "15");
+        assert!(body.is_empty());
+    }
+
+    #[tokio::test]
+    async fn a_sane_request_id_is_kept_and_any_other_replaced() {
+        let many = "x".repeat(129);
+        for (sent, kept) in [
+            (Some("abc-123_4.5"), true),
+            (Some("a b"), false),
+            (Some("<script>"), false),
+            (Some(many.as_str()), false),
+            (Some(""), false),
+            (None, false),
+        ] {
+            let mut request = Request::get("/nowhere");
+            if let Some(sent) = sent {
+                request = request.header("x-request-id", sent);
+            }
+            let (head, body) = ask(router(app()), request.body(Body::empty()).expect("a request")).await;
+            let id = head.headers()["x-request-id"].to_str().expect("text").to_owned();
+            assert_eq!(sent == Some(id.as_str()), kept, "{sent:?} -> {id}");
+            let body: Value = serde_json::from_slice(&body).expect("JSON");
+            assert_eq!(body["request_id"], id.as_str());
+        }
+    }
+
+    #[tokio::test]
+    async fn limits_are_problems_too() {
+        async fn length(body: bytes::Bytes) -> String {
+            body.len().to_string()
+        }
+        async fn slow() -> &'static str {
+            tokio::time::sleep(Duration::from_secs(60)).await;
+            "late"
+        }
+        async fn broken() -> &'static str {
+            panic!("a bug")
+        }
+        let app = App {
+            limits: Limits {
+                body_bytes: 8,
+                request: Duration::from_millis(20),
+            },
+            ..app()
+        };
+        let routes = Router::new()
+            .route("/length", axum::routing::post(length))
+            .route("/slow", get(slow))
+            .route("/broken", get(broken));
+        let router = around(routes, app);
+
+        let post = |body: &'static str, declared: bool| {
+            let request = Request::post("/length");
+            if declared {
+                request.header(header::CONTENT_LENGTH, body.len()).body(Body::from(body))
+            } else {
+                let chunks = futures_util::stream::iter(body.as_bytes().chunks(3).map(Ok::<_, std::io::Error>));
+                request.body(Body::from_stream(chunks))
+            }
+            .expect("a request")
+        };
+        let (head, body) = ask(router.clone(), post("12345678", true)).await;
+        assert_eq!((head.status(), body.as_slice()), (StatusCode::OK, b"8".as_slice()));
+        let (head, body) = ask(router.clone(), post("123456789", true)).await;
+        assert_eq!(head.status(), StatusCode::PAYLOAD_TOO_LARGE);
+        let body: Value = serde_json::from_slice(&body).expect("JSON");
+        assert_eq!(body["code"], "body-too-large");
+        let (head, _) = ask(router.clone(), post("123456789", false)).await;
+        assert_eq!(head.status(), StatusCode::PAYLOAD_TOO_LARGE, "also where no length is declared");
+
+        let (status, _, body) = get_json(router.clone(), "/slow").await;
+        assert_eq!((status, &body["code"]), (StatusCode::SERVICE_UNAVAILABLE, &"timeout".into()));
+        let (status, _, body) = get_json(router, "/broken").await;
+        assert_eq!((status, &body["code"]), (StatusCode::INTERNAL_SERVER_ERROR, &"internal".into()));
+        assert!(!body.to_string().contains("a bug"), "internal text stays inside");
+    }
+
+    #[tokio::test]
+    async fn no_input_whatever_gives_a_5xx() {
+        let paths = ["/", "//", "/healthz/", "/%00", "/%ff%fe", "/..%2f..", "/healthz?%", "/version;x", "*"];
+        for method in ["GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", "TRACE", "CONNECT", "PATCH", "JUNK"] {
+            for path in paths {
+                let Ok(request) = Request::builder()
+                    .method(Method::from_bytes(method.as_bytes()).expect("a token"))
+                    .uri(path)
+                    .header("content-length", "18446744073709551616")
+                    .header("x-request-id", vec![0xff; 8])
+                    .header("accept", "\t;q=")
+                    .body(Body::from(vec![0xff; 32]))
+                else {
+                    continue;
+                };
+                let (head, _) = ask(router(app()), request).await;
+                assert!(head.status().is_client_error() || head.status().is_success(), "{method} {path}");
+            }
+        }
+    }
+}
