@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
 use axum::extract::Request;
-use axum::http::{HeaderMap, HeaderName, HeaderValue};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use futures_util::FutureExt;
@@ -48,10 +48,10 @@ pub(super) async fn log(mut request: Request, next: Next) -> Response {
     });
 
     if let Some(problem) = response.extensions_mut().remove::<Problem>() {
-        let allow = response.headers_mut().remove(axum::http::header::ALLOW);
+        let allow = response.headers_mut().remove(header::ALLOW);
         response = problem.response(Some(&id));
         if let Some(allow) = allow {
-            response.headers_mut().insert(axum::http::header::ALLOW, allow);
+            response.headers_mut().insert(header::ALLOW, allow);
         }
     }
     if let Ok(value) = HeaderValue::from_str(&id) {

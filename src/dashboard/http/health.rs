@@ -16,7 +16,7 @@ struct Status {
 
 /// The answer of `/version`.
 #[derive(Serialize)]
-struct Version {
+struct Build {
     name: &'static str,
     version: &'static str,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -52,7 +52,7 @@ pub(super) async fn readyz(State(app): State<App>) -> Response {
 
 /// Says what is running.
 pub(super) async fn version() -> Response {
-    fresh(Json(Version {
+    fresh(Json(Build {
         name: env!("CARGO_PKG_NAME"),
         version: env!("CARGO_PKG_VERSION"),
         // Set by whoever builds a release; a build from a working tree has no commit that says what is in it.
