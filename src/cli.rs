@@ -175,7 +175,7 @@ pub fn main() -> ExitCode {
         }
     });
     // A blocking task that still runs (a file being hashed) must not hold the process after the last word.
-    runtime.shutdown_timeout(std::time::Duration::from_millis(200));
+    runtime.shutdown_timeout(Duration::from_millis(200));
     code
 }
 

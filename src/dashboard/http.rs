@@ -128,7 +128,10 @@ mod tests {
         assert_eq!(status, StatusCode::OK);
         assert_eq!(body["name"], "labctl");
         assert_eq!(body["version"], env!("CARGO_PKG_VERSION"));
-        assert!(body["target"].as_str().is_some_and(|target| target.contains('-')), "{body}");
+        assert!(
+            body["target"].as_str().is_some_and(|target| target.contains('-')),
+            "{body}"
+        );
     }
 
     #[tokio::test]
@@ -158,7 +161,10 @@ mod tests {
     #[tokio::test]
     async fn what_is_not_there_is_a_problem_with_a_stable_code() {
         let (status, kind, body) = get_json(router(app()), "/nowhere?x=1").await;
-        assert_eq!((status, kind.as_str()), (StatusCode::NOT_FOUND, "application/problem+json"));
+        assert_eq!(
+            (status, kind.as_str()),
+            (StatusCode::NOT_FOUND, "application/problem+json")
+        );
         assert_eq!(body["code"], "not-found");
         assert_eq!(body["status"], 404);
 
@@ -231,7 +237,9 @@ mod tests {
         let post = |body: &'static str, declared: bool| {
             let request = Request::post("/length");
             if declared {
-                request.header(header::CONTENT_LENGTH, body.len()).body(Body::from(body))
+                request
+                    .header(header::CONTENT_LENGTH, body.len())
+                    .body(Body::from(body))
             } else {
                 let chunks = futures_util::stream::iter(body.as_bytes().chunks(3).map(Ok::<_, std::io::Error>));
                 request.body(Body::from_stream(chunks))
@@ -245,19 +253,41 @@ mod tests {
         let body: Value = serde_json::from_slice(&body).expect("JSON");
         assert_eq!(body["code"], "body-too-large");
         let (head, _) = ask(router.clone(), post("123456789", false)).await;
-        assert_eq!(head.status(), StatusCode::PAYLOAD_TOO_LARGE, "also where no length is declared");
+        assert_eq!(
+            head.status(),
+            StatusCode::PAYLOAD_TOO_LARGE,
+            "also where no length is declared"
+        );
 
         let (status, _, body) = get_json(router.clone(), "/slow").await;
-        assert_eq!((status, &body["code"]), (StatusCode::SERVICE_UNAVAILABLE, &"timeout".into()));
+        assert_eq!(
+            (status, &body["code"]),
+            (StatusCode::SERVICE_UNAVAILABLE, &"timeout".into())
+        );
         let (status, _, body) = get_json(router, "/broken").await;
-        assert_eq!((status, &body["code"]), (StatusCode::INTERNAL_SERVER_ERROR, &"internal".into()));
+        assert_eq!(
+            (status, &body["code"]),
+            (StatusCode::INTERNAL_SERVER_ERROR, &"internal".into())
+        );
         assert!(!body.to_string().contains("a bug"), "internal text stays inside");
     }
 
     #[tokio::test]
     async fn no_input_whatever_gives_a_5xx() {
-        let paths = ["/", "//", "/healthz/", "/%00", "/%ff%fe", "/..%2f..", "/healthz?%", "/version;x", "*"];
-        for method in ["GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", "TRACE", "CONNECT", "PATCH", "JUNK"] {
+        let paths = [
+            "/",
+            "//",
+            "/healthz/",
+            "/%00",
+            "/%ff%fe",
+            "/..%2f..",
+            "/healthz?%",
+            "/version;x",
+            "*",
+        ];
+        for method in [
+            "GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", "TRACE", "CONNECT", "PATCH", "JUNK",
+        ] {
             for path in paths {
                 let Ok(request) = Request::builder()
                     .method(Method::from_bytes(method.as_bytes()).expect("a token"))
@@ -270,7 +300,10 @@ mod tests {
                     continue;
                 };
                 let (head, _) = ask(router(app()), request).await;
-                assert!(head.status().is_client_error() || head.status().is_success(), "{method} {path}");
+                assert!(
+                    head.status().is_client_error() || head.status().is_success(),
+                    "{method} {path}"
+                );
             }
         }
     }

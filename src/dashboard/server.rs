@@ -1,10 +1,14 @@
 //! The listener and its connections: HTTP/1.1 and HTTP/2 without TLS on one port, their limits, and how they end.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context, Result};
 use axum::Router;
+use axum::http::Request;
+use hyper::body::Incoming;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use hyper_util::service::TowerToHyperService;
@@ -12,6 +16,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
+use tower::ServiceExt;
 
 use super::health::{Health, Phase};
 use crate::drive::port;
@@ -125,7 +130,11 @@ pub async fn serve(
         why = stop.recv() => why,
     };
     health.enter(Phase::Draining);
-    let drain = if why == Some(Stop::Drain) { times.drain } else { Duration::ZERO };
+    let drain = if why == Some(Stop::Drain) {
+        times.drain
+    } else {
+        Duration::ZERO
+    };
     tracing::info!(drain_ms = millis(drain), "stopping; a second signal ends it at once");
     tokio::select! {
         () = tokio::time::sleep(drain) => {}
@@ -152,13 +161,7 @@ fn cut(tracker: &TaskTracker) -> Ended {
     Ended::Cut
 }
 
-async fn accept(
-    listener: TcpListener,
-    router: Router,
-    times: Times,
-    tracker: TaskTracker,
-    closing: CancellationToken,
-) {
+async fn accept(listener: TcpListener, router: Router, times: Times, tracker: TaskTracker, closing: CancellationToken) {
     loop {
         match listener.accept().await {
             Ok((stream, _)) => {
@@ -177,15 +180,6 @@ async fn accept(
 async fn connection(stream: TcpStream, router: Router, times: Times, closing: CancellationToken) {
     // Answers are small and written whole; waiting to fill a packet only delays them.
     _ = stream.set_nodelay(true);
-    // hyper's limit for heads begins with the first byte, so a connection that sends none would stay for ever.
-    let mut first = [0];
-    let spoke = tokio::select! {
-        peeked = tokio::time::timeout(times.head, stream.peek(&mut first)) => matches!(peeked, Ok(Ok(1..))),
-        () = closing.cancelled() => false,
-    };
-    if !spoke {
-        return;
-    }
     let mut builder = auto::Builder::new(TokioExecutor::new());
     builder.http1().timer(TokioTimer::new()).header_read_timeout(times.head);
     builder
@@ -193,11 +187,25 @@ async fn connection(stream: TcpStream, router: Router, times: Times, closing: Ca
         .timer(TokioTimer::new())
         .keep_alive_interval(Some(times.head))
         .max_concurrent_streams(STREAMS);
-    let service = TowerToHyperService::new(router);
+    let begun = Arc::new(AtomicBool::new(false));
+    let seen = Arc::clone(&begun);
+    let service = TowerToHyperService::new(router.map_request(move |request: Request<Incoming>| {
+        seen.store(true, Ordering::Relaxed);
+        request
+    }));
     let serving = builder.serve_connection_with_upgrades(TokioIo::new(stream), service);
     tokio::pin!(serving);
+    // hyper's own limit begins where it is known which HTTP is spoken, so a connection that does not say so would stay
+    // for ever.
+    let first = async {
+        tokio::time::sleep(times.head).await;
+        if begun.load(Ordering::Relaxed) {
+            std::future::pending::<()>().await;
+        }
+    };
     let ended = tokio::select! {
         ended = serving.as_mut() => ended,
+        () = first => return,
         () = closing.cancelled() => {
             serving.as_mut().graceful_shutdown();
             serving.await
@@ -238,7 +246,9 @@ mod tests {
 
     /// Runs a server with a route `/slow` that answers after 300 ms, and one that never does.
     async fn run(times: Times) -> Running {
-        let listener = listen("127.0.0.1:0".parse().expect("an address")).await.expect("a port");
+        let listener = listen("127.0.0.1:0".parse().expect("an address"))
+            .await
+            .expect("a port");
         let address = listener.local_addr().expect("an address");
         let health = Health::default();
         let app = App {
@@ -366,7 +376,7 @@ mod tests {
             ..QUICK
         })
         .await;
-        for bytes in ["", "G", "GET /healthz HTTP/1.1\r\nhost: x\r\n"] {
+        for bytes in ["", "G", "PRI * HTTP/2.0\r\n", "GET /healthz HTTP/1.1\r\nhost: x\r\n"] {
             let stream = send(running.address, bytes.as_bytes()).await;
             let closed = tokio::time::timeout(Duration::from_secs(3), read_all(stream)).await;
             let answer = closed.unwrap_or_else(|_| panic!("{bytes:?} is kept open"));
@@ -409,7 +419,9 @@ mod tests {
 
     #[tokio::test]
     async fn a_taken_port_names_its_holder_and_a_way_out() {
-        let held = listen("127.0.0.1:0".parse().expect("an address")).await.expect("a port");
+        let held = listen("127.0.0.1:0".parse().expect("an address"))
+            .await
+            .expect("a port");
         let address = held.local_addr().expect("an address");
         let error = listen(address).await.expect_err("it is taken");
         let text = crate::error::render(&error);

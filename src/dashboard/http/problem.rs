@@ -37,11 +37,7 @@ impl Kind {
                 "body-too-large",
                 "The body of the request is too large",
             ),
-            Self::Timeout => (
-                StatusCode::SERVICE_UNAVAILABLE,
-                "timeout",
-                "The server took too long",
-            ),
+            Self::Timeout => (StatusCode::SERVICE_UNAVAILABLE, "timeout", "The server took too long"),
             Self::Internal => (
                 StatusCode::INTERNAL_SERVER_ERROR,
                 "internal",
