@@ -182,11 +182,7 @@ fn no_file_is_longer_than_a_person_can_hold() {
         }
         let allowed = LONG.iter().any(|(long, _)| *long == name);
         let text = text(&path);
-        let lines = text
-            .find("#[cfg(test)]\nmod tests")
-            .map_or(text.as_str(), |end| &text[..end])
-            .lines()
-            .count();
+        let lines = without_tests(&text).lines().count();
         assert!(lines <= LINES || allowed, "{name} has {lines} lines: it is two rooms");
         assert!(
             lines > LINES || !allowed,
