@@ -389,6 +389,7 @@ impl Ask {
     }
 
     /// Returns a copy in which `f` was applied to every text that may hold placeholders.
+    #[must_use]
     pub fn map_text(&self, f: &dyn Fn(&str) -> String) -> Self {
         let optional = |text: &Option<String>| text.as_deref().map(f);
         let matcher = |m: &Option<Matcher>| m.as_ref().map(|m| m.map_text(f));
@@ -420,15 +421,27 @@ impl Ask {
                     namespace: f(&via.namespace),
                     port: via.port.clone(),
                 }),
-                headers: http.headers.iter().map(|(name, value)| (name.clone(), f(value))).collect(),
-                json: http.json.as_ref().map(|json| match Matcher::Eq(json.clone()).map_text(f) {
-                    Matcher::Eq(json) => json,
-                    _ => json.clone(),
-                }),
+                headers: http
+                    .headers
+                    .iter()
+                    .map(|(name, value)| (name.clone(), f(value)))
+                    .collect(),
+                json: http
+                    .json
+                    .as_ref()
+                    .map(|json| match Matcher::Eq(json.clone()).map_text(f) {
+                        Matcher::Eq(json) => json,
+                        _ => json.clone(),
+                    }),
                 expect: HttpExpect {
                     status: http.expect.status.map_text(f),
                     content_type: matcher(&http.expect.content_type),
-                    headers: http.expect.headers.iter().map(|(name, m)| (name.clone(), m.map_text(f))).collect(),
+                    headers: http
+                        .expect
+                        .headers
+                        .iter()
+                        .map(|(name, m)| (name.clone(), m.map_text(f)))
+                        .collect(),
                     json: fields(&http.expect.json),
                     body: matcher(&http.expect.body),
                 },
@@ -512,13 +525,12 @@ pub fn fill(text: &str, fill: &BTreeMap<String, String>) -> String {
             rest = after;
             continue;
         };
-        match fill.get(name.trim()) {
-            Some(value) => out.push_str(value),
-            None => {
-                out.push_str("{{");
-                out.push_str(name);
-                out.push_str("}}");
-            }
+        if let Some(value) = fill.get(name.trim()) {
+            out.push_str(value);
+        } else {
+            out.push_str("{{");
+            out.push_str(name);
+            out.push_str("}}");
         }
         rest = behind;
     }
@@ -550,7 +562,11 @@ mod tests {
     #[test]
     fn json_is_asked_of_json_only() {
         let json = json_media_type();
-        for good in ["application/json", "application/json; charset=utf-8", "application/problem+json"] {
+        for good in [
+            "application/json",
+            "application/json; charset=utf-8",
+            "application/problem+json",
+        ] {
             assert!(json.accepts(Some(&Value::from(good))), "{good}");
         }
         for bad in ["text/html", "text/json", "application/jsonp"] {

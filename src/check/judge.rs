@@ -335,19 +335,34 @@ fn mismatch(field: &Field, value: &Value) -> Option<Finding> {
         }
         return finding(field.place(), absent(field, value));
     }
-    let (place, wrong) = found.into_iter().find(|(_, value)| !field.matcher.accepts(Some(value)))?;
+    let (place, wrong) = found
+        .into_iter()
+        .find(|(_, value)| !field.matcher.accepts(Some(value)))?;
     let at = match (field.root.as_str(), field.path.as_str()) {
         (root, "$") if !root.is_empty() => root.to_owned(),
         ("", _) => place,
         (root, _) => format!("{root} {place}"),
     };
-    finding(at, wrong.to_string())
+    let mut actual = wrong.to_string();
+    // A program that failed says why on standard error, most often in its last line.
+    if field.root == "exit"
+        && let Some(said) = value.get("stderr").and_then(Value::as_str)
+        && let Some(last) = said.lines().rev().find(|line| !line.trim().is_empty())
+    {
+        actual = format!("{actual}: {}", last.trim());
+    }
+    finding(at, actual)
 }
 
 fn absent(field: &Field, value: &Value) -> String {
     if field.root == "json" && value.get("json").is_none() {
-        let text = ["body", "stdout"].iter().find_map(|name| value.get(*name).and_then(Value::as_str));
-        return format!("no JSON but {}", text.map_or_else(|| "nothing".into(), |text| format!("{text:?}")));
+        let text = ["body", "stdout"]
+            .iter()
+            .find_map(|name| value.get(*name).and_then(Value::as_str));
+        return format!(
+            "no JSON but {}",
+            text.map_or_else(|| "nothing".into(), |text| format!("{text:?}"))
+        );
     }
     "nothing there".into()
 }
@@ -481,3 +496,7 @@ fn blind(why: String) -> Next {
 fn millis(duration: std::time::Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
+
+#[cfg(test)]
+#[path = "judge_tests.rs"]
+mod tests;

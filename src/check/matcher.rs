@@ -113,6 +113,7 @@ impl Matcher {
     }
 
     /// Returns a copy in which `f` was applied to every text of a literal value; expressions stay as they are.
+    #[must_use]
     pub fn map_text(&self, f: &dyn Fn(&str) -> String) -> Self {
         fn value(v: &Value, f: &dyn Fn(&str) -> String) -> Value {
             match v {
@@ -291,7 +292,9 @@ impl<'de> Visitor<'de> for MatcherVisitor {
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Matcher, A::Error> {
         fn some<T, E: de::Error>(list: Vec<T>, name: &str) -> Result<Vec<T>, E> {
             if list.is_empty() {
-                return Err(E::custom(format!("`{name}: []` asks nothing; give it at least one entry")));
+                return Err(E::custom(format!(
+                    "`{name}: []` asks nothing; give it at least one entry"
+                )));
             }
             Ok(list)
         }
@@ -299,7 +302,9 @@ impl<'de> Visitor<'de> for MatcherVisitor {
             if value {
                 return Ok(());
             }
-            Err(E::custom(format!("write `{opposite}: true` instead of `{name}: false`")))
+            Err(E::custom(format!(
+                "write `{opposite}: true` instead of `{name}: false`"
+            )))
         }
         let mut all = Vec::new();
         while let Some(operator) = map.next_key::<Operator>()? {
@@ -323,7 +328,9 @@ impl<'de> Visitor<'de> for MatcherVisitor {
                 Operator::Contains => {
                     let part: Value = map.next_value()?;
                     if part.as_str() == Some("") || part.as_object().is_some_and(serde_json::Map::is_empty) {
-                        return Err(de::Error::custom("everything contains nothing; give `contains` something to find"));
+                        return Err(de::Error::custom(
+                            "everything contains nothing; give `contains` something to find",
+                        ));
                     }
                     Matcher::Contains(part)
                 }
@@ -345,7 +352,9 @@ impl<'de> Visitor<'de> for MatcherVisitor {
             });
         }
         match all.len() {
-            0 => Err(de::Error::custom("`{}` asks nothing; write a value or a matcher such as `{gte: 1}`")),
+            0 => Err(de::Error::custom(
+                "`{}` asks nothing; write a value or a matcher such as `{gte: 1}`",
+            )),
             1 => Ok(all.remove(0)),
             _ => Ok(Matcher::All(all)),
         }
@@ -455,7 +464,9 @@ impl<'de> Deserialize<'de> for Fields {
                     out.push(entry);
                 }
                 if out.is_empty() {
-                    return Err(de::Error::custom("`{}` asks nothing; give at least one JSONPath with what is expected"));
+                    return Err(de::Error::custom(
+                        "`{}` asks nothing; give at least one JSONPath with what is expected",
+                    ));
                 }
                 Ok(Fields(out))
             }
@@ -514,7 +525,10 @@ mod tests {
             if bad != "absent" {
                 assert!(!m.accepts(Some(&bad)), "{yaml} must refuse {bad}");
                 let negated = Matcher::Not(Box::new(m.clone()));
-                assert!(negated.accepts(Some(&bad)) && !negated.accepts(Some(&good)), "not {yaml}");
+                assert!(
+                    negated.accepts(Some(&bad)) && !negated.accepts(Some(&good)),
+                    "not {yaml}"
+                );
             }
         }
     }
@@ -522,12 +536,24 @@ mod tests {
     #[test]
     fn only_missing_accepts_a_value_that_is_not_there() {
         for yaml in [
-            "1", "null", "{ne: 1}", "{gte: 0}", "{present: true}", "{not: {eq: 1}}", "{not: {contains: x}}",
-            "{len: 0}", "{any: [1, {ne: 2}]}", "{not: {missing: true}}",
+            "1",
+            "null",
+            "{ne: 1}",
+            "{gte: 0}",
+            "{present: true}",
+            "{not: {eq: 1}}",
+            "{not: {contains: x}}",
+            "{len: 0}",
+            "{any: [1, {ne: 2}]}",
+            "{not: {missing: true}}",
         ] {
             assert!(!matcher(yaml).accepts(None), "{yaml}");
         }
-        for yaml in ["{missing: true}", "{not: {present: true}}", "{any: [{missing: true}, {eq: 0}]}"] {
+        for yaml in [
+            "{missing: true}",
+            "{not: {present: true}}",
+            "{any: [{missing: true}, {eq: 0}]}",
+        ] {
             assert!(matcher(yaml).accepts(None), "{yaml}");
         }
         assert!(!matcher("{missing: true}").accepts(Some(&Value::Null)));
@@ -548,14 +574,23 @@ mod tests {
             ("{gte: 1, gte: 2}", "uplicate"),
             ("{equals: 1}", "equals"),
         ] {
-            let error = serde_saphyr::from_str::<Matcher>(yaml).err().unwrap_or_else(|| panic!("{yaml} was taken"));
-            assert!(yaml.contains("many") || error.to_string().contains(part), "{yaml}: {error}");
+            let error = serde_saphyr::from_str::<Matcher>(yaml)
+                .err()
+                .unwrap_or_else(|| panic!("{yaml} was taken"));
+            assert!(
+                yaml.contains("many") || error.to_string().contains(part),
+                "{yaml}: {error}"
+            );
         }
     }
 
     #[test]
     fn text_in_literals_is_mapped_and_expressions_are_not() {
-        let mapped = matcher("{any: [{eq: [a, {k: a}]}, {matches: a}, {one_of: [a]}]}").map_text(&|t| t.replace('a', "b"));
-        assert_eq!(mapped.to_string(), r#"["b",{"k":"b"}] or text that matches /a/ or one of "b""#);
+        let mapped =
+            matcher("{any: [{eq: [a, {k: a}]}, {matches: a}, {one_of: [a]}]}").map_text(&|t| t.replace('a', "b"));
+        assert_eq!(
+            mapped.to_string(),
+            r#"["b",{"k":"b"}] or text that matches /a/ or one of "b""#
+        );
     }
 }

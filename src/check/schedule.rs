@@ -216,5 +216,13 @@ pub fn with_needs(checks: &[Check], ids: &[String]) -> Vec<Check> {
         }
         i += 1;
     }
-    checks.iter().filter(|check| wanted.contains(&check.id.as_str())).cloned().collect()
+    checks
+        .iter()
+        .filter(|check| wanted.contains(&check.id.as_str()))
+        .cloned()
+        .collect()
 }
+
+#[cfg(test)]
+#[path = "schedule_tests.rs"]
+mod tests;

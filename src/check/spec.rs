@@ -279,7 +279,11 @@ impl<'de> Deserialize<'de> for Span {
             .and_then(|length| Duration::try_from(length).ok())
             .filter(|length| !length.is_zero())
             .map(Self)
-            .ok_or_else(|| serde::de::Error::custom(format!("`{text}` is not a length of time such as `500ms`, `90s` or `2m`")))
+            .ok_or_else(|| {
+                serde::de::Error::custom(format!(
+                    "`{text}` is not a length of time such as `500ms`, `90s` or `2m`"
+                ))
+            })
     }
 }
 
@@ -298,7 +302,10 @@ pub fn checks(raw: Vec<RawCheck>) -> Result<Vec<Check>, SpecError> {
             return Err(SpecError::new(Place::of(id), text));
         }
         if known.contains(&id.value) {
-            return Err(SpecError::new(Place::of(id), format!("a second check has the id `{}`", id.value)));
+            return Err(SpecError::new(
+                Place::of(id),
+                format!("a second check has the id `{}`", id.value),
+            ));
         }
         known.push(id.value.clone());
     }
@@ -340,7 +347,10 @@ fn one(raw: RawCheck, ids: &[String]) -> Result<Check, SpecError> {
     asks.extend(raw.http.map(Ask::Http));
     asks.extend(raw.exec.map(Ask::Exec));
     if asks.len() != 1 {
-        return wrong(format!("give exactly one of `k8s`, `http`, `exec`; there are {}", asks.len()));
+        return wrong(format!(
+            "give exactly one of `k8s`, `http`, `exec`; there are {}",
+            asks.len()
+        ));
     }
     let ask = asks.remove(0);
 
@@ -425,14 +435,20 @@ fn asks_something(ask: &Ask, needs: &[String]) -> Result<(), String> {
             if k8s.each.is_some() && expect.condition.is_some() {
                 return Err("a `condition` is of the whole object; it cannot be asked of `each` part".into());
             }
-            if expect.count.as_ref().is_some_and(|count| count.accepts(Some(&0.into()))) {
+            if expect
+                .count
+                .as_ref()
+                .is_some_and(|count| count.accepts(Some(&0.into())))
+            {
                 if needs.is_empty() {
                     return Err(
                         "`count` may be 0 here, so nothing at all would pass; name in `needs` a check that shows that there was something to see".into(),
                     );
                 }
                 if expect.condition.is_some() || expect.fields.is_some() {
-                    return Err("`count` may be 0 here, so `condition` and `fields` might ask nothing; use two checks".into());
+                    return Err(
+                        "`count` may be 0 here, so `condition` and `fields` might ask nothing; use two checks".into(),
+                    );
                 }
             }
         }
@@ -454,7 +470,12 @@ fn asks_something(ask: &Ask, needs: &[String]) -> Result<(), String> {
                     }
                 ));
             }
-            if let Some(name) = http.expect.headers.keys().find(|name| name.chars().any(char::is_uppercase)) {
+            if let Some(name) = http
+                .expect
+                .headers
+                .keys()
+                .find(|name| name.chars().any(char::is_uppercase))
+            {
                 return Err(format!("write the header `{name}` in lower case"));
             }
         }
@@ -489,3 +510,7 @@ fn circle(check: &Check, all: &[Check]) -> Option<String> {
     }
     walk(&check.id, &check.id, all, &mut BTreeSet::new())
 }
+
+#[cfg(test)]
+#[path = "spec_tests.rs"]
+mod tests;

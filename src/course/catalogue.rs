@@ -122,7 +122,10 @@ impl Catalogue {
         }
         let all: Vec<_> = slugs().collect();
         Err(diagnosis
-            .hint(format!("there are {}; labctl chapter list says what each is about", all.join(", ")))
+            .hint(format!(
+                "there are {}; labctl chapter list says what each is about",
+                all.join(", ")
+            ))
             .error())
     }
 }
@@ -170,7 +173,10 @@ mod tests {
         let error = catalogue.find("99").expect_err("no such chapter");
         assert_eq!(exit_of(&error).code(), 2);
         let text = render(&error);
-        assert!(text.starts_with("error[LAB-USE-002]: there is no chapter `99`\n"), "{text}");
+        assert!(
+            text.starts_with("error[LAB-USE-002]: there is no chapter `99`\n"),
+            "{text}"
+        );
         assert!(text.contains("01-kind-cluster, 02-manifests, 03-helm-chart"), "{text}");
         let text = render(&catalogue.find("manifest").expect_err("misspelt"));
         assert!(text.contains("hint: did you mean `manifests`?"), "{text}");

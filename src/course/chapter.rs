@@ -88,7 +88,10 @@ fn read(text: &str, file: &Path) -> Result<Chapter, SpecError> {
         return Err(SpecError::new(Place::of(&raw.id), text));
     }
     if raw.criteria.value.is_empty() {
-        return Err(SpecError::new(Place::of(&raw.criteria), "a chapter without criteria judges nothing"));
+        return Err(SpecError::new(
+            Place::of(&raw.criteria),
+            "a chapter without criteria judges nothing",
+        ));
     }
     let checks = spec::checks(raw.checks)?;
     let ids: Vec<String> = checks.iter().map(|check| check.id.clone()).collect();
@@ -113,7 +116,10 @@ fn read(text: &str, file: &Path) -> Result<Chapter, SpecError> {
     }
     let used = |id: &String| criteria.iter().any(|criterion| criterion.checks.contains(id));
     if let Some(check) = checks.iter().find(|check| !used(&check.id)) {
-        let text = format!("check `{}`: no criterion names it, so nobody would know what it is for", check.id);
+        let text = format!(
+            "check `{}`: no criterion names it, so nobody would know what it is for",
+            check.id
+        );
         return Err(SpecError::new(check.place, text));
     }
     Ok(Chapter {

@@ -161,10 +161,16 @@ async fn forwarded(ask: &Http, via: &Via, client: &Client) -> Evidence {
         Ok((status, headers, body, whole)) => Evidence::one("", value(status, &headers, &body, whole)),
         Err(why) => {
             let said = match refused {
-                Some(refused) => tokio::time::timeout(Duration::from_millis(500), refused).await.ok().flatten(),
+                Some(refused) => tokio::time::timeout(Duration::from_millis(500), refused)
+                    .await
+                    .ok()
+                    .flatten(),
                 None => None,
             };
-            Evidence::nothing(format!("pod {pod} gave no answer on port {port}: {}", said.unwrap_or(why)))
+            Evidence::nothing(format!(
+                "pod {pod} gave no answer on port {port}: {}",
+                said.unwrap_or(why)
+            ))
         }
     };
     forwarder.abort();
@@ -236,16 +242,27 @@ async fn ready_pod(via: &Via, client: &Client) -> kube::Result<Result<(String, u
     };
     let selector = spec.selector.unwrap_or_default();
     if selector.is_empty() {
-        return Ok(Err(format!("Service {} has no selector, so it selects no pod", via.service)));
+        return Ok(Err(format!(
+            "Service {} has no selector, so it selects no pod",
+            via.service
+        )));
     }
-    let selector = selector.iter().map(|(key, value)| format!("{key}={value}")).collect::<Vec<_>>().join(",");
+    let selector = selector
+        .iter()
+        .map(|(key, value)| format!("{key}={value}"))
+        .collect::<Vec<_>>()
+        .join(",");
     let pods: Api<Pod> = Api::namespaced(client.clone(), &via.namespace);
     let found = pods.list(&ListParams::default().labels(&selector)).await?.items;
     let Some(pod) = found.iter().find(|pod| is_ready(pod)) else {
         return Ok(Err(if found.is_empty() {
             format!("Service {} selects no pod: none has the labels {selector}", via.service)
         } else {
-            format!("Service {} selects {} pod(s), and none is ready", via.service, found.len())
+            format!(
+                "Service {} selects {} pod(s), and none is ready",
+                via.service,
+                found.len()
+            )
         }));
     };
     let wanted = port.target_port.clone().unwrap_or(IntOrString::Int(port.port));

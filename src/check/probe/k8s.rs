@@ -40,7 +40,10 @@ async fn list(ask: &K8s, client: Client) -> Result<Evidence, kube::Error> {
         return Ok(Evidence::nothing(format!(
             "the API server knows no kind `{}`{}",
             ask.kind,
-            ask.group.as_deref().map(|group| format!(" in the group {group}")).unwrap_or_default()
+            ask.group
+                .as_deref()
+                .map(|group| format!(" in the group {group}"))
+                .unwrap_or_default()
         )));
     };
     let api: Api<DynamicObject> = match (&ask.namespace, scope) {
@@ -75,7 +78,9 @@ async fn list(ask: &K8s, client: Client) -> Result<Evidence, kube::Error> {
 
 async fn find(ask: &K8s, client: &Client) -> Result<Option<(ApiResource, Scope)>, kube::Error> {
     let in_group = async |group: &str| match discovery::group(client, group).await {
-        Ok(group) => Ok(group.recommended_kind(&ask.kind).map(|(resource, has)| (resource, has.scope))),
+        Ok(group) => Ok(group
+            .recommended_kind(&ask.kind)
+            .map(|(resource, has)| (resource, has.scope))),
         Err(kube::Error::Api(status)) if status.code == 404 => Ok(None),
         // A group that the API server does not have.
         Err(kube::Error::Discovery(_)) => Ok(None),
