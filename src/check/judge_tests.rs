@@ -39,7 +39,7 @@ fn finding(yaml: &str, evidence: &Evidence) -> (String, String, String) {
     }
 }
 
-fn deployment(replicas: i64, ready: Value, generation: i64, observed: i64) -> Value {
+fn deployment(replicas: i64, ready: &Value, generation: i64, observed: i64) -> Value {
     json!({
         "metadata": {"name": "web", "generation": generation},
         "spec": {"replicas": replicas},
@@ -56,8 +56,11 @@ const AVAILABLE: &str =
 
 #[test]
 fn a_stale_status_never_passes() {
-    assert_eq!(state(AVAILABLE, &seen(vec![deployment(1, json!(1), 4, 4)])), State::Met);
-    let (at, expected, actual) = finding(AVAILABLE, &seen(vec![deployment(1, json!(1), 5, 4)]));
+    assert_eq!(
+        state(AVAILABLE, &seen(vec![deployment(1, &json!(1), 4, 4)])),
+        State::Met
+    );
+    let (at, expected, actual) = finding(AVAILABLE, &seen(vec![deployment(1, &json!(1), 5, 4)]));
     assert_eq!(at, "web $.status.observedGeneration");
     assert_eq!(expected, ">= 5, the generation of the spec");
     assert_eq!(actual, "4: the status is of an older spec");
@@ -79,7 +82,7 @@ fn freshness_that_is_asked_for_must_be_shown() {
 
 #[test]
 fn an_object_on_its_way_out_does_not_count() {
-    let mut going = deployment(1, json!(1), 1, 1);
+    let mut going = deployment(1, &json!(1), 1, 1);
     going["metadata"]["deletionTimestamp"] = json!("2026-11-23T00:00:00Z");
     assert_eq!(
         finding(AVAILABLE, &seen(vec![going])).0,
@@ -89,7 +92,7 @@ fn an_object_on_its_way_out_does_not_count() {
 
 #[test]
 fn available_with_no_wanted_replicas_is_found_out_by_the_field() {
-    let (at, expected, actual) = finding(AVAILABLE, &seen(vec![deployment(0, json!(null), 1, 1)]));
+    let (at, expected, actual) = finding(AVAILABLE, &seen(vec![deployment(0, &json!(null), 1, 1)]));
     assert_eq!(
         (at.as_str(), expected.as_str(), actual.as_str()),
         ("web $['spec']['replicas']", ">= 1", "0")
@@ -98,7 +101,7 @@ fn available_with_no_wanted_replicas_is_found_out_by_the_field() {
 
 #[test]
 fn a_condition_says_its_reason_and_a_missing_one_what_there_is() {
-    let mut object = deployment(1, json!(1), 1, 1);
+    let mut object = deployment(1, &json!(1), 1, 1);
     object["status"]["conditions"] =
         json!([{"type": "Available", "status": "False", "reason": "MinimumReplicasUnavailable", "message": "no"}]);
     assert_eq!(
@@ -174,7 +177,7 @@ fn each_part_is_judged_by_itself() {
         ("any value", "nothing there (1 of 2 are as asked)")
     );
     assert_eq!(finding(yaml, &with(json!([]))).2, "none");
-    let mut stale = deployment(1, json!(1), 2, 1);
+    let mut stale = deployment(1, &json!(1), 2, 1);
     stale["containers"] = json!([{"probe": {}}]);
     assert!(
         matches!(state(yaml, &seen(vec![stale])), State::Unmet(_)),

@@ -309,7 +309,7 @@ fn api_lists() -> Vec<(&'static str, u16, Value)> {
     ]
 }
 
-fn items(kind: &str, items: Value) -> Value {
+fn items(kind: &str, items: &Value) -> Value {
     json!({"kind": format!("{kind}List"), "apiVersion": "v1", "metadata": {}, "items": items})
 }
 
@@ -326,17 +326,17 @@ async fn objects_of_any_kind_are_found_by_name_and_selector() {
     answers.push((
         "/apis/apps/v1/namespaces/n/deployments",
         200,
-        items("Deployment", json!([web, other])),
+        items("Deployment", &json!([web, other])),
     ));
     answers.push((
         "/apis/labctl.dev/v1/dashboardjobs",
         200,
-        items("DashboardJob", json!([])),
+        items("DashboardJob", &json!([])),
     ));
     answers.push((
         "/apis/labctl.dev/v1/jobs",
         200,
-        items("DashboardJob", json!([{"metadata": {"name": "j"}, "spec": {"n": 1}}])),
+        items("DashboardJob", &json!([{"metadata": {"name": "j"}, "spec": {"n": 1}}])),
     ));
     let (client, asked) = api_server(answers);
     let context = context(&[("namespace", "n")], Some(client));
@@ -388,7 +388,7 @@ async fn what_the_api_server_does_not_have_is_seen_and_what_it_refuses_is_not() 
     let mut answers = api_lists();
     let refused = json!({"kind": "Status", "apiVersion": "v1", "status": "Failure", "code": 403, "reason": "Forbidden", "message": "pods is forbidden"});
     answers.push(("/api/v1/pods", 403, refused));
-    answers.push(("/api/v1/nodes", 200, items("Node", json!([]))));
+    answers.push(("/api/v1/nodes", 200, items("Node", &json!([]))));
     let (client, _) = api_server(answers);
     let context = context(&[], Some(client));
     let (state, _) = look("  k8s: {kind: Deploymint, expect: {condition: Available}}\n", &context).await;
@@ -461,12 +461,39 @@ async fn a_port_forward_says_where_the_chain_from_service_to_pod_breaks() {
         ),
     ];
     for (service, pods, port, said) in table {
-        let mut answers = vec![("/api/v1/namespaces/n/pods", 200, items("Pod", pods))];
+        let mut answers = vec![("/api/v1/namespaces/n/pods", 200, items("Pod", &pods))];
         answers.extend(service.map(|service| ("/api/v1/namespaces/n/services/s", 200, service)));
         let (client, _) = api_server(answers);
         let yaml =
             format!("  http: {{get: /x, via: {{service: s, namespace: n, port: {port}}}, expect: {{status: 200}}}}\n");
         let (state, _) = look(&yaml, &context(&[], Some(client))).await;
         assert_eq!(actual(&state), format!("an answer: none: {said}"));
+    }
+}
+
+#[tokio::test]
+async fn a_request_through_a_stream_brings_the_same_evidence_as_a_straight_one() {
+    let url = serve(dashboard()).await;
+    let address = url.strip_prefix("http://").expect("a URL");
+    for (path, json) in [
+        ("/healthz", ""),
+        ("/down", ""),
+        ("/echo", ", json: {a: 1}, headers: {x-said: y}"),
+    ] {
+        let method = if json.is_empty() { "get" } else { "post" };
+        let via = format!(
+            "  http: {{{method}: {path}, via: {{service: s, namespace: n, port: 80}}{json}, expect: {{status: 200}}}}\n"
+        );
+        let Ask::Http(forwarded) = check(&via).ask else {
+            panic!("{via}")
+        };
+        let stream = tokio::net::TcpStream::connect(address).await.expect("it listens");
+        let (status, headers, body, whole) = http::send(&forwarded, hyper_util::rt::TokioIo::new(stream))
+            .await
+            .expect("an answer");
+        let through = Evidence::one("", http::value(status, &headers, &body, whole));
+        let direct = format!("  http: {{{method}: '{{{{http_url}}}}{path}'{json}, expect: {{status: 200}}}}\n");
+        let (_, straight) = look(&direct, &context(&[("http_url", &url)], None)).await;
+        assert_eq!(through, straight, "{path}");
     }
 }

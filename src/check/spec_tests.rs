@@ -163,11 +163,11 @@ fn what_is_wrong_with_a_check_is_said_with_its_place() {
         ),
         (
             "  - id: a\n    k8s: {kind: Pod, match: some, expect: {condition: Ready}}\n",
-            "11:30: `some` is not one of `all`, `any`, `none`, `exactly N`",
+            "11:29: `some` is not one of `all`, `any`, `none`, `exactly N`",
         ),
         (
             "  - id: a\n    k8s: {kind: Pod, match: exactly 0, expect: {condition: Ready}}\n",
-            "11:30: `exactly 0` is not one of `all`, `any`, `none`, `exactly N`",
+            "11:29: `exactly 0` is not one of `all`, `any`, `none`, `exactly N`",
         ),
         (
             "  - id: a\n    k8s: {kind: Pod, expect: {condition: Ready=Yes}}\n",
@@ -211,7 +211,7 @@ fn what_is_wrong_with_a_check_is_said_with_its_place() {
         ),
         (
             "  - id: a\n    never: {for: 5s, after: before}\n    exec: {run: [x], expect: {exit: 0}}\n",
-            "11:30: there is no check `before`",
+            "11:29: there is no check `before`",
         ),
         (
             "  - id: a\n    exec: {run: [x], expect: {exit: 0}}\n    because: [{when: {}, say: x}]\n",

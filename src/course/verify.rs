@@ -10,7 +10,7 @@ use super::chapter::Chapter;
 use crate::assets;
 use crate::check::ask::Ask;
 use crate::check::explain::{self, Around};
-use crate::check::judge::Verdict;
+use crate::check::judge::{Reason, Verdict};
 use crate::check::probe::{Context, NoCluster, http};
 use crate::check::schedule::{self, Judged};
 use crate::check::spec::{Check, closest, names};
@@ -36,12 +36,16 @@ const CHART: &str = "charts/job-dashboard";
 pub async fn run(world: &World, chapter: &Chapter, only: &[String]) -> Result<Vec<Judged>> {
     let start = Instant::now();
     let checks = select(chapter, only)?;
-    let tools = find_tools(world, &checks).await;
     let kubeconfig = world.settings().kubeconfig();
     let cluster = match world.cluster().await {
         Ok(cluster) => Ok(cluster.client()),
         Err(error) => Err(NoCluster::from_error(&error)),
     };
+    let tried: Vec<&Check> = checks
+        .iter()
+        .filter(|check| cluster.is_ok() || !check.cluster)
+        .collect();
+    let tools = find_tools(world, &tried).await;
     let none = cluster.as_ref().err().cloned();
     let find = |name: &str| match tools.get(name) {
         Some(Ok(path)) => Ok(path.clone()),
@@ -60,9 +64,20 @@ pub async fn run(world: &World, chapter: &Chapter, only: &[String]) -> Result<Ve
         chapter: &chapter.id,
         no_cluster: none.as_ref(),
     };
+    let mut said = false;
     let mut on_judged = |judged: &Judged| {
         if let Some(check) = checks.iter().find(|check| check.id == judged.id) {
-            world.reporter().emit(event(chapter, check, judged, &around));
+            let mut lines = explain::lines(check, judged, &around);
+            // That there is no cluster is said in full once.
+            if let (Some(none), Reason::Blind { why }) = (around.no_cluster, &judged.judgement.reason)
+                && *why == none.why
+            {
+                if said {
+                    lines.retain(|line| line.starts_with("could not"));
+                }
+                said = true;
+            }
+            world.reporter().emit(event(chapter, check, judged, lines));
         }
     };
     let judged = schedule::run(&checks, &context, &mut on_judged).await;
@@ -145,7 +160,7 @@ fn select(chapter: &Chapter, only: &[String]) -> Result<Vec<Check>> {
 }
 
 /// Finds the tools that the checks run, and only those: finding one may mean to download it.
-async fn find_tools(world: &World, checks: &[Check]) -> BTreeMap<&'static str, Result<PathBuf, String>> {
+async fn find_tools(world: &World, checks: &[&Check]) -> BTreeMap<&'static str, Result<PathBuf, String>> {
     let mut found = BTreeMap::new();
     for tool in Tool::ALL {
         let used = checks.iter().any(|check| match &check.ask {
@@ -200,7 +215,7 @@ fn run_id() -> String {
     format!("run-{:x}-{:x}", since.as_millis(), std::process::id())
 }
 
-fn event(chapter: &Chapter, check: &Check, judged: &Judged, around: &Around<'_>) -> Event {
+fn event(chapter: &Chapter, check: &Check, judged: &Judged, explanation: Vec<String>) -> Event {
     let criterion = chapter.criterion_of(&check.id);
     Event::CheckJudged {
         chapter: chapter.id.clone(),
@@ -215,6 +230,92 @@ fn event(chapter: &Chapter, check: &Check, judged: &Judged, around: &Around<'_>)
         reason: judged.judgement.reason.code().to_owned(),
         elapsed_ms: millis(judged.elapsed),
         attempts: judged.history.looks(),
-        explanation: explain::lines(check, judged, around),
+        explanation,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::check::evidence::History;
+    use crate::check::judge::Judgement;
+    use crate::config::{Dirs, LabName, Settings};
+    use crate::course::catalogue::Catalogue;
+    use crate::report::{Recorded, Reporter};
+
+    fn judged(verdicts: &[Verdict]) -> Vec<Judged> {
+        verdicts
+            .iter()
+            .map(|verdict| Judged {
+                id: "a".into(),
+                asked: String::new(),
+                judgement: Judgement {
+                    verdict: *verdict,
+                    reason: Reason::Held,
+                },
+                history: History::default(),
+                elapsed: std::time::Duration::ZERO,
+            })
+            .collect()
+    }
+
+    #[test]
+    fn a_failure_wins_over_an_error_and_nothing_judged_is_no_pass() {
+        use Verdict::{Error, Fail, Pass, Skip};
+        assert_eq!(exit(&judged(&[Pass, Pass])), Exit::Done);
+        assert_eq!(exit(&judged(&[Pass, Fail, Skip])), Exit::Unmet);
+        assert_eq!(exit(&judged(&[Error, Fail])), Exit::Unmet);
+        assert_eq!(exit(&judged(&[Pass, Error])), Exit::Environment);
+        assert_eq!(exit(&judged(&[Error, Skip])), Exit::Environment);
+        assert_eq!(exit(&judged(&[])), Exit::Environment);
+    }
+
+    #[tokio::test]
+    async fn without_a_cluster_no_chapter_passes_anything() {
+        let dir = tempfile::tempdir().expect("temporary directory");
+        let settings = Settings {
+            lab: LabName::parse("demo").expect("a name"),
+            dirs: Dirs::new(dir.path().join("state"), dir.path().join("cache")),
+            yes: false,
+            ask: false,
+            json: false,
+        };
+        let recorded = Recorded::default();
+        let world = World::real(settings, Reporter::new(recorded.clone())).expect("a world");
+        let chapter = Catalogue::embedded().find("02").expect("there").read().expect("valid");
+        let judged = run(&world, &chapter, &[]).await.expect("no error of its own");
+        assert_eq!(judged.len(), chapter.checks.len());
+        assert!(
+            judged.iter().all(|judged| judged.verdict() == Verdict::Error),
+            "{judged:#?}"
+        );
+        assert_eq!(exit(&judged).code(), 3);
+        let events = recorded.events();
+        let explained: Vec<usize> = events
+            .iter()
+            .filter_map(|event| match event {
+                Event::CheckJudged { explanation, .. } => Some(explanation.len()),
+                _ => None,
+            })
+            .collect();
+        assert_eq!(explained, [3, 1, 1, 1, 1], "{events:#?}");
+        assert!(matches!(
+            events.last(),
+            Some(Event::ChapterJudged {
+                passed: 0,
+                failed: 0,
+                errored: 5,
+                ..
+            })
+        ));
+    }
+
+    #[test]
+    fn an_unknown_check_is_a_usage_error() {
+        let chapter = Catalogue::embedded().find("02").expect("there").read().expect("valid");
+        let error = select(&chapter, &["probes-sets".into()]).expect_err("no such check");
+        let text = crate::error::render(&error);
+        assert!(text.contains("hint: did you mean `probes-set`?"), "{text}");
+        assert_eq!(crate::error::exit_of(&error).code(), 2);
     }
 }
