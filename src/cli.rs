@@ -1,5 +1,6 @@
 //! The command line: clap types and dispatch. One file a verb.
 
+pub mod chapter;
 pub mod completions;
 pub mod doctor;
 pub mod image;
@@ -68,6 +69,8 @@ pub struct Global {
 pub enum Verb {
     /// Make the lab: an engine, a cluster, the images and the dashboard, whatever is missing of them
     Up(up::Args),
+    /// List the chapters, and judge one: labctl chapter 02 verify
+    Chapter(chapter::Args),
     /// Show what there is of the lab: engine, cluster, dashboard, releases, images
     Status(status::Args),
     /// List, build, load and remove images
@@ -132,6 +135,7 @@ impl Cli {
     pub async fn run(self, world: &World) -> Result<Outcome> {
         match self.verb {
             Verb::Up(args) => args.run(world).await,
+            Verb::Chapter(args) => args.run(world).await,
             Verb::Status(args) => args.run(world).await,
             Verb::Image(args) => args.run(world).await,
             Verb::Teardown(args) => args.run(world).await,

@@ -389,6 +389,7 @@ impl Ask {
     }
 
     /// Returns a copy in which `f` was applied to every text that may hold placeholders.
+    #[must_use]
     pub fn map_text(&self, f: &dyn Fn(&str) -> String) -> Self {
         let optional = |text: &Option<String>| text.as_deref().map(f);
         let matcher = |m: &Option<Matcher>| m.as_ref().map(|m| m.map_text(f));
@@ -524,13 +525,12 @@ pub fn fill(text: &str, fill: &BTreeMap<String, String>) -> String {
             rest = after;
             continue;
         };
-        match fill.get(name.trim()) {
-            Some(value) => out.push_str(value),
-            None => {
-                out.push_str("{{");
-                out.push_str(name);
-                out.push_str("}}");
-            }
+        if let Some(value) = fill.get(name.trim()) {
+            out.push_str(value);
+        } else {
+            out.push_str("{{");
+            out.push_str(name);
+            out.push_str("}}");
         }
         rest = behind;
     }

@@ -11,7 +11,7 @@
 //! ```
 
 use super::ask::Expect;
-use super::judge::{self, Reason, State, Verdict};
+use super::judge::{self, Reason, State};
 use super::probe::NoCluster;
 use super::schedule::Judged;
 use super::spec::Check;
@@ -117,20 +117,4 @@ fn cut(text: &str, limit: usize) -> String {
     }
     let kept: String = text.chars().take(limit).collect();
     format!("{kept}...")
-}
-
-/// Returns one line on how a chapter went: `4 of 6 checks pass, 1 fails, 1 skipped`.
-pub fn summary(verdicts: &[Verdict]) -> String {
-    let count = |verdict| verdicts.iter().filter(|v| **v == verdict).count();
-    let mut text = format!("{} of {} checks pass", count(Verdict::Pass), verdicts.len());
-    for (n, words) in [
-        (count(Verdict::Fail), ["fails", "fail"]),
-        (count(Verdict::Error), ["could not be judged"; 2]),
-        (count(Verdict::Skip), ["skipped"; 2]),
-    ] {
-        if n > 0 {
-            text = format!("{text}, {n} {}", words[usize::from(n > 1)]);
-        }
-    }
-    text
 }

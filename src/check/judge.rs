@@ -343,7 +343,15 @@ fn mismatch(field: &Field, value: &Value) -> Option<Finding> {
         ("", _) => place,
         (root, _) => format!("{root} {place}"),
     };
-    finding(at, wrong.to_string())
+    let mut actual = wrong.to_string();
+    // A program that failed says why on standard error, most often in its last line.
+    if field.root == "exit"
+        && let Some(said) = value.get("stderr").and_then(Value::as_str)
+        && let Some(last) = said.lines().rev().find(|line| !line.trim().is_empty())
+    {
+        actual = format!("{actual}: {}", last.trim());
+    }
+    finding(at, actual)
 }
 
 fn absent(field: &Field, value: &Value) -> String {
@@ -488,3 +496,7 @@ fn blind(why: String) -> Next {
 fn millis(duration: std::time::Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
+
+#[cfg(test)]
+#[path = "judge_tests.rs"]
+mod tests;

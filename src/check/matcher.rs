@@ -113,6 +113,7 @@ impl Matcher {
     }
 
     /// Returns a copy in which `f` was applied to every text of a literal value; expressions stay as they are.
+    #[must_use]
     pub fn map_text(&self, f: &dyn Fn(&str) -> String) -> Self {
         fn value(v: &Value, f: &dyn Fn(&str) -> String) -> Value {
             match v {

@@ -97,3 +97,7 @@ fn one_line(error: &dyn std::error::Error) -> String {
     }
     text.lines().next().unwrap_or_default().to_owned()
 }
+
+#[cfg(test)]
+#[path = "probe_tests.rs"]
+mod tests;

@@ -222,3 +222,7 @@ pub fn with_needs(checks: &[Check], ids: &[String]) -> Vec<Check> {
         .cloned()
         .collect()
 }
+
+#[cfg(test)]
+#[path = "schedule_tests.rs"]
+mod tests;

@@ -510,3 +510,7 @@ fn circle(check: &Check, all: &[Check]) -> Option<String> {
     }
     walk(&check.id, &check.id, all, &mut BTreeSet::new())
 }
+
+#[cfg(test)]
+#[path = "spec_tests.rs"]
+mod tests;

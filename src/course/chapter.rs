@@ -133,3 +133,7 @@ fn read(text: &str, file: &Path) -> Result<Chapter, SpecError> {
         file: file.to_owned(),
     })
 }
+
+#[cfg(test)]
+#[path = "chapter_tests.rs"]
+mod tests;

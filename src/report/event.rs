@@ -66,10 +66,18 @@ pub enum Event {
         chapter: String,
         /// The check's id.
         check: String,
-        /// The criterion that the check belongs to.
+        /// The criterion that the check belongs to, in words.
         criterion: String,
+        /// The criterion's id.
+        criterion_id: String,
+        /// The criterion's place in the chapter, counted from 1.
+        number: usize,
+        /// How many criteria the chapter has.
+        criteria: usize,
         /// `pass`, `fail`, `error` or `skip`.
         verdict: String,
+        /// Why, as a stable word: `held`, `unmet`, `aborted`, `blind` or `skipped`.
+        reason: String,
         /// How long it took, in milliseconds.
         elapsed_ms: u64,
         /// How often it was looked at.

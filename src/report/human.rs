@@ -68,35 +68,7 @@ pub fn text(event: &Event, s: Styles, quiet: bool) -> Option<String> {
         } => {
             _ = write!(out, "{}{:>8}{} {title}: {error}", s.bad, seconds(*elapsed_ms), s.reset);
         }
-        Event::CheckJudged {
-            check,
-            criterion,
-            verdict,
-            elapsed_ms,
-            explanation,
-            ..
-        } => {
-            let style = match verdict.as_str() {
-                "pass" => s.good,
-                "skip" => s.dim,
-                _ => s.bad,
-            };
-            if verdict == "pass" && quiet {
-                return None;
-            }
-            _ = write!(
-                out,
-                "{style}{:>6}{} {criterion} {}{check} {}{}",
-                verdict.to_uppercase(),
-                s.reset,
-                s.dim,
-                seconds(*elapsed_ms),
-                s.reset
-            );
-            for line in explanation {
-                _ = write!(out, "\n         {line}");
-            }
-        }
+        Event::CheckJudged { .. } | Event::ChapterJudged { .. } => return judged(event, s, quiet),
         Event::Removed { kind, name, bytes } if !quiet => {
             _ = write!(out, " removed {kind} {name}");
             if let Some(bytes) = bytes {
@@ -108,6 +80,85 @@ pub fn text(event: &Event, s: Styles, quiet: bool) -> Option<String> {
         _ => return None,
     }
     Some(out)
+}
+
+/// Returns the text of a judged check or chapter.
+fn judged(event: &Event, s: Styles, quiet: bool) -> Option<String> {
+    let style = |verdict: &str| match verdict {
+        "pass" => s.good,
+        "skip" => s.dim,
+        _ => s.bad,
+    };
+    match event {
+        Event::CheckJudged {
+            chapter,
+            check,
+            criterion,
+            number,
+            criteria,
+            verdict,
+            elapsed_ms,
+            attempts,
+            explanation,
+            ..
+        } => {
+            if verdict == "pass" && quiet {
+                return None;
+            }
+            let word = verdict.to_uppercase();
+            let took = seconds(*elapsed_ms);
+            let mut out = if verdict == "fail" || verdict == "error" {
+                let looks = if *attempts > 1 {
+                    format!(", {attempts} looks")
+                } else {
+                    String::new()
+                };
+                format!(
+                    "{}{word:<5}{} {chapter}/{check} {}(criterion {number} of {criteria}: {criterion}; {took}{looks}){}",
+                    style(verdict),
+                    s.reset,
+                    s.dim,
+                    s.reset
+                )
+            } else {
+                format!(
+                    "{}{word:<5}{} {chapter}/{check} {criterion} {}{took}{}",
+                    style(verdict),
+                    s.reset,
+                    s.dim,
+                    s.reset
+                )
+            };
+            for line in explanation {
+                _ = write!(out, "\n  {line}");
+            }
+            Some(out)
+        }
+        Event::ChapterJudged {
+            chapter,
+            title,
+            passed,
+            failed,
+            errored,
+            skipped,
+            elapsed_ms,
+        } => {
+            let all = passed + failed + errored + skipped;
+            let mut out = format!("{}{chapter} {title}{}: {passed} of {all} checks pass", s.bold, s.reset);
+            for (n, what) in [
+                (failed, if *failed == 1 { "fails" } else { "fail" }),
+                (errored, "cannot be judged"),
+                (skipped, "skipped"),
+            ] {
+                if *n > 0 {
+                    _ = write!(out, ", {n} {what}");
+                }
+            }
+            _ = write!(out, " {}({}){}", s.dim, seconds(*elapsed_ms), s.reset);
+            Some(out)
+        }
+        _ => None,
+    }
 }
 
 fn paren(text: &str, s: Styles) -> String {

@@ -117,7 +117,7 @@ where
     Ok((bytes, true))
 }
 
-fn value(status: u16, headers: &http::HeaderMap, body: &[u8], whole: bool) -> Value {
+pub(super) fn value(status: u16, headers: &http::HeaderMap, body: &[u8], whole: bool) -> Value {
     let text = |value: &http::HeaderValue| String::from_utf8_lossy(value.as_bytes()).into_owned();
     let listed: serde_json::Map<String, Value> = headers
         .iter()
@@ -177,9 +177,9 @@ async fn forwarded(ask: &Http, via: &Via, client: &Client) -> Evidence {
     evidence
 }
 
-type Answer = (u16, http::HeaderMap, Vec<u8>, bool);
+pub(super) type Answer = (u16, http::HeaderMap, Vec<u8>, bool);
 
-async fn send<T>(ask: &Http, io: T) -> Result<Answer, String>
+pub(super) async fn send<T>(ask: &Http, io: T) -> Result<Answer, String>
 where
     T: hyper::rt::Read + hyper::rt::Write + Unpin + Send + 'static,
 {
