@@ -227,7 +227,14 @@ impl Plan {
                 Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
                 Err(error) => return Err(error).context("run a step"),
             };
-            ran += usize::from(outcome?);
+            match outcome {
+                Ok(had_to) => ran += usize::from(had_to),
+                Err(error) => {
+                    // Whoever is in the middle of something is dropped before the failure is told, not while.
+                    running.shutdown().await;
+                    return Err(error);
+                }
+            }
             done.insert(id);
         }
         Ok(ran)
