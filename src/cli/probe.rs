@@ -49,7 +49,8 @@ fn plain_http(text: &str) -> Result<Uri, String> {
 }
 
 fn status(text: &str) -> Result<StatusCode, String> {
-    text.parse().map_err(|_| "it must be a number from 100 to 999".to_owned())
+    text.parse()
+        .map_err(|_| "it must be a number from 100 to 999".to_owned())
 }
 
 impl Args {

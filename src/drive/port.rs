@@ -87,7 +87,11 @@ fn command(process: &Path) -> String {
         words.join(" ")
     };
     // Any process may call itself anything; a control character must not reach the terminal.
-    let line: String = line.trim().chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
+    let line: String = line
+        .trim()
+        .chars()
+        .map(|c| if c.is_control() { ' ' } else { c })
+        .collect();
     match line.char_indices().nth(COMMAND_CHARS) {
         Some((at, _)) => format!("{}...", &line[..at]),
         None => line,
