@@ -1,6 +1,7 @@
 //! The environment of the course: what it is made of, and how it is made and removed.
 
 pub mod capability;
+pub mod certificate;
 pub mod doctor;
 pub mod engine;
 pub mod image;

@@ -1,6 +1,7 @@
 //! The steps of `labctl up`, one file each. Each says what it wants, looks, and makes it so.
 
 pub mod base;
+pub mod certificates;
 pub mod chart;
 pub mod cluster;
 pub mod dashboard_image;

@@ -30,6 +30,7 @@ pub fn plan(site: &Site) -> Result<Plan> {
     let steps: Vec<Arc<dyn Step>> = vec![
         Arc::new(step::packages::Packages(site.clone())),
         Arc::new(step::engine::Engine(site.clone())),
+        Arc::new(step::certificates::Certificates::new(site.world().settings())),
         Arc::new(step::programs::Programs(site.clone())),
         Arc::new(step::base::Base(site.clone())),
         Arc::new(step::node_image::NodeImage(site.clone())),
