@@ -223,6 +223,13 @@ impl Dirs {
         })
     }
 
+    /// Returns the same directories with another root of the state.
+    #[must_use]
+    pub fn with_state(mut self, state: impl Into<PathBuf>) -> Self {
+        self.state = state.into();
+        self
+    }
+
     /// Returns the root of all state.
     pub fn state(&self) -> &Path {
         &self.state

@@ -4,6 +4,8 @@
 //! failure. `LABCTL_KEEP_LAB=1` leaves the lab for a look at it. Tests run one after the other in the order below,
 //! because they share the cluster; a test that breaks something puts it right again.
 
+mod chapters;
+mod faults;
 mod support;
 mod up;
 
@@ -15,7 +17,7 @@ use support::{Lab, Skip};
 type Test = (&'static str, fn(&Lab) -> anyhow::Result<()>);
 
 /// Every test, in the order in which they run. The names are what a filter on the command line selects by.
-const TESTS: &[&[Test]] = &[up::TESTS];
+const TESTS: &[&[Test]] = &[up::TESTS, chapters::TESTS, faults::TESTS];
 
 fn main() -> ExitCode {
     let mut args = Arguments::from_args();

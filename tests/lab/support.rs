@@ -2,11 +2,11 @@
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output, Stdio};
+use std::process::{Child, Command, Output, Stdio};
 use std::sync::OnceLock;
 
 use anyhow::{Context, Result, ensure};
-use labctl::config::{Dirs, Ports};
+use labctl::config::{Dirs, LabName, Ports, Settings};
 use labctl::drive::debian::Release;
 use labctl::drive::files::Lock;
 use labctl::lab::engine;
@@ -48,16 +48,21 @@ fn variable(name: &str) -> bool {
     labctl::config::variable(name).is_some_and(|value| value != "0")
 }
 
-/// Returns why the tests cannot run here, if they cannot.
-pub(crate) fn skip() -> Option<Skip> {
-    let runtime = tokio::runtime::Runtime::new().ok()?;
-    let settings = labctl::config::Settings {
-        lab: labctl::config::LabName::parse(NAME).ok()?,
-        dirs: Dirs::new(state(), Dirs::from_environment().ok()?.cache()),
+fn settings() -> Result<Settings> {
+    Ok(Settings {
+        lab: LabName::parse(NAME)?,
+        // The engine and the cache are the user's; the state is not.
+        dirs: Dirs::from_environment()?.with_state(state()),
         yes: true,
         ask: false,
         json: false,
-    };
+    })
+}
+
+/// Returns why the tests cannot run here, if they cannot.
+pub(crate) fn skip() -> Option<Skip> {
+    let runtime = tokio::runtime::Runtime::new().ok()?;
+    let settings = settings().ok()?;
     let engine = runtime.block_on(labctl::drive::docker::Docker::find(&settings));
     if engine.is_ok() || engine::can_install(&Release::of_this_machine()) {
         return None;
@@ -104,26 +109,49 @@ fn state() -> PathBuf {
     Path::new(env!("CARGO_TARGET_TMPDIR")).join("lab-state")
 }
 
+fn run(state: &Path, args: &[&str], stderr: Stdio) -> Result<Output> {
+    command(state, NAME, args, stderr)
+        .spawn()
+        .and_then(Child::wait_with_output)
+        .with_context(|| format!("run labctl {}", args.join(" ")))
+}
+
 #[expect(
     clippy::disallowed_methods,
     reason = "tests run the program as a user would, exit code and all"
 )]
-fn run(state: &Path, args: &[&str], stderr: Stdio) -> Result<Output> {
-    Command::new(env!("CARGO_BIN_EXE_labctl"))
-        .args(["--lab", NAME])
+fn command(state: &Path, lab: &str, args: &[&str], stderr: Stdio) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_labctl"));
+    command
+        .args(["--lab", lab])
         .args(args)
         // The cache is the user's own: what is built once is built for good.
         .env("LABCTL_STATE_DIR", state)
         .env("CI", "true")
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
-        .stderr(stderr)
-        .spawn()
-        .and_then(std::process::Child::wait_with_output)
-        .with_context(|| format!("run labctl {}", args.join(" ")))
+        .stderr(stderr);
+    command
 }
 
-fn both(output: &Output) -> String {
+/// Runs another program and returns what it printed.
+///
+/// # Errors
+/// It failed.
+#[expect(clippy::disallowed_methods, reason = "the exit code is looked at")]
+pub(crate) fn program(name: &str, args: &[&str], variables: &[(&str, &str)]) -> Result<String> {
+    let output = Command::new(name)
+        .args(args)
+        .envs(variables.iter().copied())
+        .stdin(Stdio::null())
+        .output()
+        .with_context(|| format!("run {name}"))?;
+    ensure!(output.status.success(), "{name} {}: {}", args.join(" "), both(&output));
+    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+}
+
+/// Returns the exit code and both outputs of a program, for messages.
+pub(crate) fn both(output: &Output) -> String {
     let (out, err) = (
         String::from_utf8_lossy(&output.stdout),
         String::from_utf8_lossy(&output.stderr),
@@ -146,20 +174,9 @@ impl Lab {
             }
         };
         let lab = Self { state, _lock: lock };
-        let ports = [
-            ("--http-port", PORTS.http),
-            ("--grpc-port", PORTS.grpc),
-            ("--mtls-port", PORTS.mtls),
-            ("--metrics-port", PORTS.metrics),
-            ("--registry-port", PORTS.registry),
-        ];
-        let mut args = vec!["up".to_owned(), "--yes".to_owned()];
-        args.extend(
-            ports
-                .iter()
-                .flat_map(|(flag, port)| [(*flag).to_owned(), port.to_string()]),
-        );
-        let args: Vec<&str> = args.iter().map(String::as_str).collect();
+        let flags = lab.port_flags();
+        let mut args = vec!["up", "--yes"];
+        args.extend(flags.iter().map(String::as_str));
         // Making the lab for the first time takes minutes; they are seen.
         let output = run(&lab.state, &args, Stdio::inherit())?;
         ensure!(
@@ -169,6 +186,60 @@ impl Lab {
             output.status.code()
         );
         Ok(lab)
+    }
+
+    /// Returns the flags of `labctl up` that choose the test lab's ports.
+    #[expect(clippy::unused_self, reason = "it reads as what it is")]
+    pub(crate) fn port_flags(&self) -> Vec<String> {
+        [
+            ("--http-port", PORTS.http),
+            ("--grpc-port", PORTS.grpc),
+            ("--mtls-port", PORTS.mtls),
+            ("--metrics-port", PORTS.metrics),
+            ("--registry-port", PORTS.registry),
+        ]
+        .iter()
+        .flat_map(|(flag, port)| [(*flag).to_owned(), port.to_string()])
+        .collect()
+    }
+
+    /// Returns the root of the state.
+    pub(crate) fn state(&self) -> &Path {
+        &self.state
+    }
+
+    /// Returns the directory of the lab's state.
+    pub(crate) fn dir(&self) -> PathBuf {
+        self.state.join("labs").join(NAME)
+    }
+
+    /// Returns the settings that labctl has for this lab.
+    ///
+    /// # Errors
+    /// The environment does not say where the cache is.
+    #[expect(clippy::unused_self, reason = "it reads as what it is")]
+    pub(crate) fn settings(&self) -> Result<Settings> {
+        settings()
+    }
+
+    /// Starts labctl on the shared lab.
+    ///
+    /// # Errors
+    /// It cannot be started.
+    pub(crate) fn spawn(&self, args: &[&str]) -> Result<Child> {
+        command(&self.state, NAME, args, Stdio::piped())
+            .spawn()
+            .with_context(|| format!("start labctl {}", args.join(" ")))
+    }
+
+    /// Runs labctl on another lab with the same state directory.
+    ///
+    /// # Errors
+    /// It cannot be started.
+    pub(crate) fn labctl_of(&self, lab: &str, args: &[&str]) -> Result<Output> {
+        command(&self.state, lab, args, Stdio::piped())
+            .output()
+            .with_context(|| format!("run labctl {}", args.join(" ")))
     }
 
     /// Runs labctl on the shared lab and returns its exit code and both outputs.

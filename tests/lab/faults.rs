@@ -1,0 +1,227 @@
+//! What goes wrong under a lab: nodes and engines that stop, runs that are killed, ports that are taken, two at once.
+
+use std::net::TcpListener;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail, ensure};
+use labctl::drive::docker::{Docker, Source};
+use labctl::drive::files::Lock;
+use labctl::lab::engine;
+
+use crate::Test;
+use crate::support::{Lab, NAME, PORTS, both};
+
+/// The tests of this file, in order; the last one leaves no lab behind.
+pub(crate) const TESTS: &[Test] = &[
+    (
+        "faults::a_second_run_waits_and_says_for_whom",
+        a_second_run_waits_and_says_for_whom,
+    ),
+    (
+        "faults::a_taken_port_is_named_with_its_holder",
+        a_taken_port_is_named_with_its_holder,
+    ),
+    ("faults::a_stopped_node_comes_back", a_stopped_node_comes_back),
+    ("faults::a_removed_registry_comes_back", a_removed_registry_comes_back),
+    ("faults::a_killed_engine_comes_back", a_killed_engine_comes_back),
+    (
+        "faults::a_killed_up_is_finished_by_the_next",
+        a_killed_up_is_finished_by_the_next,
+    ),
+    ("faults::teardown_leaves_nothing", teardown_leaves_nothing),
+];
+
+fn with_docker<T>(lab: &Lab, work: impl AsyncFnOnce(Docker) -> Result<T>) -> Result<T> {
+    let runtime = tokio::runtime::Runtime::new()?;
+    runtime.block_on(async {
+        let docker = Docker::find(&lab.settings()?).await?;
+        work(docker).await
+    })
+}
+
+fn answers() -> bool {
+    let runtime = tokio::runtime::Runtime::new().expect("a runtime");
+    labctl::world::install_crypto();
+    runtime.block_on(async {
+        let url = format!("http://127.0.0.1:{}/healthz", PORTS.http);
+        let answer = reqwest::Client::new()
+            .get(url)
+            .timeout(Duration::from_secs(2))
+            .send()
+            .await;
+        answer.is_ok_and(|answer| answer.status().is_success())
+    })
+}
+
+fn uid(lab: &Lab) -> Result<String> {
+    lab.ok(&[
+        "kubectl",
+        "get",
+        "namespace",
+        "kube-system",
+        "-o",
+        "jsonpath={.metadata.uid}",
+    ])
+}
+
+fn a_second_run_waits_and_says_for_whom(lab: &Lab) -> Result<()> {
+    let path = lab.state().join("locks").join(format!("{NAME}.lock"));
+    let held = match Lock::try_take(&path, "labctl up (pid 4711)")? {
+        Ok(lock) => lock,
+        Err(holder) => bail!("{holder} has the lock"),
+    };
+    let child = lab.spawn(&["up"])?;
+    std::thread::sleep(Duration::from_secs(2));
+    drop(held);
+    let output = child.wait_with_output()?;
+    ensure!(output.status.success(), "{}", both(&output));
+    let said = String::from_utf8_lossy(&output.stderr);
+    ensure!(
+        said.contains("waiting: `labctl up (pid 4711)` works on the lab"),
+        "{said}"
+    );
+    Ok(())
+}
+
+fn a_taken_port_is_named_with_its_holder(lab: &Lab) -> Result<()> {
+    let taken = TcpListener::bind("127.0.0.1:0")?;
+    let port = taken.local_addr()?.port().to_string();
+    let output = lab.labctl_of("labctl-test-two", &["up", "--yes", "--http-port", &port])?;
+    ensure!(output.status.code() == Some(3), "{}", both(&output));
+    let said = String::from_utf8_lossy(&output.stderr);
+    ensure!(said.contains("LAB-ENV-010") && said.contains(&port), "{said}");
+    ensure!(
+        said.contains(&std::process::id().to_string()),
+        "it does not say who has the port: {said}"
+    );
+    // It was noticed before anything was made.
+    let gone = lab.labctl_of("labctl-test-two", &["teardown"])?;
+    ensure!(gone.status.success(), "{}", both(&gone));
+    Ok(())
+}
+
+fn a_stopped_node_comes_back(lab: &Lab) -> Result<()> {
+    let before = uid(lab)?;
+    with_docker(lab, async |docker| {
+        let options = bollard::query_parameters::StopContainerOptionsBuilder::default()
+            .t(1)
+            .build();
+        let node = format!("{NAME}-control-plane");
+        docker
+            .api()
+            .stop_container(&node, Some(options))
+            .await
+            .context("stop the node")
+    })?;
+    ensure!(!answers(), "the dashboard answers without its node");
+    let status = lab.labctl(&["status"])?;
+    ensure!(status.status.code() == Some(3), "{}", both(&status));
+    lab.ok(&["up"])?;
+    ensure!(answers(), "the dashboard does not answer");
+    ensure!(uid(lab)? == before, "it is another cluster");
+    Ok(())
+}
+
+fn a_removed_registry_comes_back(lab: &Lab) -> Result<()> {
+    with_docker(lab, async |docker| {
+        docker.remove_container(&format!("{NAME}-registry")).await
+    })?;
+    lab.ok(&["up"])?;
+    // Its volume was kept, so what pods were made from is still there.
+    lab.ok(&["kubectl", "delete", "pods", "-n", "job-dashboard", "--all", "--wait"])?;
+    lab.ok(&["up"])?;
+    ensure!(answers(), "the dashboard does not answer");
+    Ok(())
+}
+
+fn a_killed_engine_comes_back(lab: &Lab) -> Result<()> {
+    let settings = lab.settings()?;
+    let managed = with_docker(lab, async |docker| Ok(*docker.source() == Source::Managed))?;
+    let Some(pid) = engine::running(&settings).filter(|_| managed) else {
+        // Somebody else's engine is not ours to kill; where labctl manages one, as on CI, it is.
+        crate::support::say("the engine is not one that labctl manages, so it is not killed");
+        return Ok(());
+    };
+    let before = uid(lab)?;
+    let pid = i32::try_from(pid)
+        .ok()
+        .and_then(rustix::process::Pid::from_raw)
+        .context("a pid")?;
+    rustix::process::kill_process(pid, rustix::process::Signal::KILL)?;
+    std::thread::sleep(Duration::from_secs(1));
+    lab.ok(&["up", "--yes"])?;
+    ensure!(answers(), "the dashboard does not answer");
+    ensure!(uid(lab)? == before, "it is another cluster");
+    let status = lab.labctl(&["status"])?;
+    ensure!(status.status.success(), "{}", both(&status));
+    Ok(())
+}
+
+fn a_killed_up_is_finished_by_the_next(lab: &Lab) -> Result<()> {
+    lab.ok(&["teardown"])?;
+    let ports = lab.port_flags();
+    let mut args = vec!["up", "--yes"];
+    args.extend(ports.iter().map(String::as_str));
+    for after in [700, 2500, 6000, 10_000] {
+        let mut child = lab.spawn(&args)?;
+        let start = Instant::now();
+        while start.elapsed() < Duration::from_millis(after) && child.try_wait()?.is_none() {
+            std::thread::sleep(Duration::from_millis(50));
+        }
+        child.kill()?;
+        child.wait()?;
+    }
+    // Ctrl-C is gentler: it says how to go on.
+    let child = lab.spawn(&args)?;
+    std::thread::sleep(Duration::from_secs(3));
+    let pid = i32::try_from(child.id())
+        .ok()
+        .and_then(rustix::process::Pid::from_raw)
+        .context("a pid")?;
+    rustix::process::kill_process(pid, rustix::process::Signal::INT)?;
+    let output = child.wait_with_output()?;
+    ensure!(output.status.code() == Some(130), "{}", both(&output));
+    let said = String::from_utf8_lossy(&output.stderr);
+    ensure!(said.contains("goes on from here"), "{said}");
+
+    lab.ok(&args)?;
+    ensure!(answers(), "the dashboard does not answer");
+    let verified = lab.labctl(&["chapter", "03", "verify"])?;
+    ensure!(verified.status.success(), "{}", both(&verified));
+    Ok(())
+}
+
+fn teardown_leaves_nothing(lab: &Lab) -> Result<()> {
+    let said = lab.labctl(&["teardown"])?;
+    ensure!(said.status.success(), "{}", both(&said));
+    let listing = |what: &str| -> Result<String> {
+        let settings = lab.settings()?;
+        let runtime = tokio::runtime::Runtime::new()?;
+        let host = runtime.block_on(async { Docker::find(&settings).await.map(|docker| docker.host().to_owned()) })?;
+        crate::support::program(
+            "docker",
+            &[
+                what,
+                "ls",
+                "--filter",
+                &format!("label=labctl.dev/lab={NAME}"),
+                "--format",
+                "{{.}}",
+            ],
+            &[("DOCKER_HOST", &host)],
+        )
+    };
+    let networks = listing("network")?;
+    ensure!(networks.trim().is_empty(), "{networks}");
+    // The registry and its volume outlive a plain teardown, and nothing else does.
+    let containers = listing("container")?;
+    ensure!(containers.lines().all(|line| line.contains("registry")), "{containers}");
+    ensure!(!lab.dir().exists(), "the lab's state is still there");
+    let said = lab.labctl(&["teardown"])?;
+    ensure!(
+        String::from_utf8_lossy(&said.stderr).contains("nothing of labctl was here"),
+        "{}",
+        both(&said)
+    );
+    Ok(())
+}
