@@ -28,7 +28,6 @@ pub fn plan(site: &Site) -> Result<Plan> {
         return existing(site, context, image.is_none());
     }
     let steps: Vec<Arc<dyn Step>> = vec![
-        Arc::new(step::certificates::Certificates::new(site.world().settings())),
         Arc::new(step::packages::Packages(site.clone())),
         Arc::new(step::engine::Engine(site.clone())),
         Arc::new(step::certificates::Certificates::new(site.world().settings())),
