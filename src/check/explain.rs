@@ -32,6 +32,7 @@ pub struct Around<'a> {
 /// Returns the explanation of a check that did not pass, a line an entry; nothing for one that did.
 pub fn lines(check: &Check, judged: &Judged, around: &Around<'_>) -> Vec<String> {
     let mut out = Vec::new();
+    let again = format!("labctl chapter {} verify --only {}", around.chapter, check.id);
     let mut line = |name: &str, text: &str| {
         let mut rows = text.lines().map(str::trim_end).filter(|row| !row.is_empty());
         out.push(format!("{name:<9} {}", short(rows.next().unwrap_or_default())));
@@ -47,8 +48,9 @@ pub fn lines(check: &Check, judged: &Judged, around: &Around<'_>) -> Vec<String>
         Reason::Blind { why } => {
             line("asked", &judged.asked);
             line("could not", &format!("be judged: {why}"));
-            let next = around.no_cluster.and_then(|none| none.next.as_deref());
-            line("next", next.unwrap_or("labctl up brings the lab back"));
+            // Only what is blind for want of a cluster is helped by having one.
+            let none = around.no_cluster.filter(|none| none.why == *why);
+            line("next", none.and_then(|none| none.next.as_deref()).unwrap_or(&again));
             return out;
         }
         Reason::Unmet { finding, cause } => (finding, cause.as_ref()),
@@ -64,7 +66,6 @@ pub fn lines(check: &Check, judged: &Judged, around: &Around<'_>) -> Vec<String>
     if let Some(cause) = cause {
         line("so", cause);
     }
-    let again = format!("labctl chapter {} verify --only {}", around.chapter, check.id);
     line(
         "next",
         &match &check.read {
