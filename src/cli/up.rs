@@ -108,7 +108,7 @@ impl Args {
         }
         let _lock = up::lock(world, "up").await?;
         if record.cluster == Origin::Kind && !world.settings().kubeconfig().exists() {
-            up::preflight(world).await?;
+            up::preflight(world, record.ports).await?;
         }
         record.write(world.settings())?;
         let ran = plan.run(world.reporter()).await?;

@@ -5,6 +5,7 @@ use anyhow::{Context, Result};
 use super::machine::{Finding, Fix, Wants, check};
 use super::record::Record;
 use super::{engine, tools};
+use crate::config::Ports;
 use crate::drive::debian;
 use crate::drive::exec::Cmd;
 use crate::drive::files;
@@ -17,6 +18,11 @@ use crate::world::World;
 /// The lab's own record cannot be read.
 pub async fn look(world: &World) -> Result<Facts> {
     let ports = Record::read(world.settings())?.unwrap_or_default().ports;
+    Ok(look_for(world, ports).await)
+}
+
+/// Looks at this machine for a lab that wants these ports.
+pub async fn look_for(world: &World, ports: Ports) -> Facts {
     let questions = Questions {
         ports: vec![
             ("http", ports.http),
@@ -30,7 +36,7 @@ pub async fn look(world: &World) -> Result<Facts> {
     };
     let engine = world.docker().await;
     let settings = world.settings();
-    Ok(read(settings, world.exec(), world.http(), engine, &questions).await)
+    read(settings, world.exec(), world.http(), engine, &questions).await
 }
 
 /// Looks at this machine and judges it for this lab.

@@ -10,7 +10,7 @@ use super::machine::{self, Finding, Fix, Severity, Wants};
 use super::plan::{Plan, Step};
 use super::record::Origin;
 use super::step::{self, Site};
-use crate::config::Settings;
+use crate::config::{Ports, Settings};
 use crate::drive::debian;
 use crate::drive::files::Lock;
 use crate::error::{Code, Diagnosis};
@@ -51,8 +51,8 @@ pub fn plan(site: &Site) -> Result<Plan> {
 ///
 /// # Errors
 /// The machine cannot carry the lab.
-pub async fn preflight(world: &World) -> Result<()> {
-    let facts = doctor::look(world).await?;
+pub async fn preflight(world: &World, ports: Ports) -> Result<()> {
+    let facts = doctor::look_for(world, ports).await;
     let mut wants = Wants::new(world.settings().lab.as_str());
     wants.makes_engine = true;
     let mut problems: Vec<Finding> = Vec::new();
@@ -157,5 +157,39 @@ pub fn port_is_free(port: u16, flag: &str) -> Result<()> {
                 port.saturating_add(1000)
             )),
         )),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{Dirs, Images, LabName};
+    use crate::lab::record::Record;
+    use crate::report::{Recorded, Reporter};
+
+    fn site(record: Record) -> Site {
+        let dirs = Dirs::new("/nowhere/state", "/nowhere/cache");
+        let settings = Settings {
+            lab: LabName::parse("demo").expect("a name"),
+            dirs,
+            yes: false,
+            ask: false,
+            json: false,
+        };
+        let world = World::real(settings, Reporter::new(Recorded::default())).expect("a world");
+        Site::new(world, record, Images::Build, false)
+    }
+
+    #[test]
+    fn the_plan_is_sound_in_both_kinds_of_cluster() {
+        plan(&site(Record::default())).expect("a sound plan");
+        for image in [None, Some("r/x:1".to_owned())] {
+            let mut record = Record::default();
+            record.cluster = Origin::Existing {
+                context: "kind-other".into(),
+                image,
+            };
+            plan(&site(record)).expect("a sound plan");
+        }
     }
 }
