@@ -48,6 +48,10 @@ pub const VARIABLES: &[Variable] = &[
         about: "1 leaves the tests' lab when they are done, for a look at it",
     },
     Variable {
+        name: "LABCTL_TEST_HELM",
+        about: "the helm that the tests of the chart use, where none is on PATH",
+    },
+    Variable {
         name: "LABCTL_IMAGE_MIRROR",
         about: "host:port of an image registry to pull upstream images from instead of the public ones (plain HTTP on loopback)",
     },

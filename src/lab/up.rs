@@ -13,6 +13,7 @@ use super::step::{self, Site};
 use crate::config::{Ports, Settings};
 use crate::drive::debian;
 use crate::drive::files::Lock;
+use crate::drive::port;
 use crate::error::{Code, Diagnosis};
 use crate::world::World;
 
@@ -151,12 +152,12 @@ fn lock_path(settings: &Settings) -> std::path::PathBuf {
 pub fn port_is_free(port: u16, flag: &str) -> Result<()> {
     match std::net::TcpListener::bind(("127.0.0.1", port)) {
         Ok(_) => Ok(()),
-        Err(error) => Err(anyhow::Error::new(error).context(
-            Diagnosis::new(Code::PortTaken, format!("port {port} is taken")).hint(format!(
+        Err(error) => Err(
+            anyhow::Error::new(error).context(Diagnosis::new(Code::PortTaken, port::taken(port)).hint(format!(
                 "choose another: labctl up {flag} {}",
                 port.saturating_add(1000)
-            )),
-        )),
+            ))),
+        ),
     }
 }
 

@@ -340,6 +340,9 @@ async fn values_arrive_where_they_belong() {
         "it would block a drain"
     );
 
+    let rollout = &kind(&objects, "Deployment").expect("a Deployment")["spec"]["strategy"]["rollingUpdate"];
+    assert_eq!(rollout["maxUnavailable"], 0, "an upgrade has no gap");
+
     let digest = format!("image.digest=\"{DIGEST}\"");
     let set = [
         "replicaCount=2",
@@ -384,6 +387,20 @@ async fn the_program_takes_the_arguments_of_the_chart() {
         let args = spec["containers"][0]["args"].as_array().expect("arguments");
         let words = std::iter::once("labctl").chain(args.iter().filter_map(Value::as_str));
         labctl::cli::Cli::try_parse_from(words).unwrap_or_else(|error| panic!("{error}"));
+    }
+    let container = &deployment["containers"][0];
+    let port = &container["ports"][0];
+    assert_eq!((&port["name"], &port["containerPort"]), (&"http".into(), &8080.into()));
+    for (probe, path) in [
+        ("startupProbe", "/readyz"),
+        ("readinessProbe", "/readyz"),
+        ("livenessProbe", "/livez"),
+    ] {
+        assert_eq!(
+            container[probe]["httpGet"],
+            serde_json::json!({"path": path, "port": "http"}),
+            "{probe}"
+        );
     }
 }
 
