@@ -12,6 +12,7 @@ pub mod teardown;
 pub mod tools;
 pub mod up;
 
+use std::fmt::Write as _;
 use std::io::{IsTerminal, Write};
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
@@ -30,13 +31,16 @@ use crate::report::json::millis;
 use crate::report::progress::Progress;
 use crate::world::World;
 
+const BEGIN: &str = "Begin with `labctl up`; `labctl chapter list` shows what there is to learn.";
+
 /// What a verb came to when it did not fail.
 pub type Outcome = Exit;
 
 /// Drive the lab of a hands-on Kubernetes course: a real KIND cluster, its images, charts and checks
 #[derive(Debug, Parser)]
 #[command(name = "labctl", version, propagate_version = true, disable_help_subcommand = true)]
-#[command(after_help = "Begin with `labctl up`; `labctl chapter list` shows what there is to learn.")]
+#[command(after_long_help = environment())]
+#[command(after_help = BEGIN)]
 pub struct Cli {
     /// Options that every verb takes.
     #[command(flatten)]
@@ -92,6 +96,15 @@ pub enum Verb {
     /// Ask something once, as the tests of the chart do
     #[command(hide = true)]
     Probe(probe::Args),
+}
+
+/// Returns the end of `labctl --help`: where to begin, and the environment variables.
+fn environment() -> String {
+    let mut text = format!("{BEGIN}\n\nEnvironment variables:\n");
+    for variable in config::VARIABLES {
+        _ = writeln!(text, "  {}\n          {}", variable.name, variable.about);
+    }
+    text
 }
 
 impl Global {
@@ -156,6 +169,21 @@ pub fn main() -> ExitCode {
     if let Some(code) = runtime::main_if_called() {
         return code;
     }
+    guarded(parse_and_run)
+}
+
+/// Runs labctl and gives a panic the exit code of a bug.
+fn guarded(work: impl FnOnce() -> ExitCode + std::panic::UnwindSafe) -> ExitCode {
+    // The panic's own message, with its place, is on standard error already.
+    std::panic::catch_unwind(work).unwrap_or_else(|_| {
+        let error = Diagnosis::new(Code::Bug, "labctl has a bug; the lines above say where")
+            .hint("run the same command again; please report it with those lines")
+            .error();
+        say_and_exit(&error)
+    })
+}
+
+fn parse_and_run() -> ExitCode {
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => {
@@ -276,4 +304,15 @@ fn duration(text: &str) -> Result<Duration, String> {
         .ok()
         .and_then(|time| time.try_into().ok())
         .ok_or_else(|| "it must be a time such as 500ms, 5s or 1m 30s".to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_panic_gives_the_exit_code_of_a_bug() {
+        let code = guarded(|| panic!("for the test"));
+        assert_eq!(format!("{code:?}"), format!("{:?}", ExitCode::from(Exit::Bug)));
+    }
 }

@@ -1,7 +1,7 @@
 //! Settings: the only place that reads the environment, and the only one that knows where labctl keeps its files.
 //!
 //! A flag wins over its environment variable, which wins over the default. Every variable is in [`VARIABLES`], from
-//! which the reference in `labctl help settings` is printed.
+//! which the reference in `labctl --help` is printed.
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
