@@ -219,6 +219,14 @@ impl ExecError {
         }
     }
 
+    /// Returns the file with the whole output, where there is one.
+    pub fn log(&self) -> Option<&Path> {
+        match self {
+            Self::Failed { log, .. } | Self::Timeout { log, .. } => log.as_deref(),
+            _ => None,
+        }
+    }
+
     /// Returns the end of the output, a line an entry.
     pub fn tail(&self) -> &[String] {
         match self {

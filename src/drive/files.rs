@@ -323,6 +323,17 @@ mod tests {
     }
 
     #[test]
+    fn a_full_disk_and_a_read_only_one_are_told_apart() {
+        let code = |kind: io::ErrorKind| {
+            let error = explain(kind.into(), "write", Path::new("/x"));
+            crate::error::diagnosis(&error).map(|found| found.code)
+        };
+        assert_eq!(code(io::ErrorKind::StorageFull), Some(Code::Disk));
+        assert_eq!(code(io::ErrorKind::ReadOnlyFilesystem), Some(Code::NotWritable));
+        assert_eq!(code(io::ErrorKind::NotFound), None);
+    }
+
+    #[test]
     fn a_lock_names_its_holder() {
         let dir = tempfile::tempdir().expect("temporary directory");
         let path = dir.path().join("deep/lock");

@@ -14,6 +14,7 @@ use anyhow::{Context as _, Result};
 use async_trait::async_trait;
 use tokio::task::JoinSet;
 
+use crate::drive::exec::ExecError;
 use crate::error::{Code, Diagnosis, diagnosis};
 use crate::report::Reporter;
 use crate::report::event::{Event, PlannedStep};
@@ -285,11 +286,20 @@ async fn run_one(step: &dyn Step, reporter: &Reporter) -> Result<bool> {
                 title,
                 elapsed_ms,
                 error: diagnosis(&error).map_or_else(|| error.to_string(), |found| found.message.clone()),
-                log: None,
+                log: log_of(&error),
             });
             Err(error)
         }
     }
+}
+
+/// Returns the file with the whole output of the program that an error comes from.
+fn log_of(error: &anyhow::Error) -> Option<String> {
+    error
+        .chain()
+        .find_map(|cause| cause.downcast_ref::<ExecError>())
+        .and_then(ExecError::log)
+        .map(|path| path.display().to_string())
 }
 
 #[cfg(test)]

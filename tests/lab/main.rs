@@ -5,6 +5,7 @@
 //! because they share the cluster; a test that breaks something puts it right again.
 
 mod chapters;
+mod elsewhere;
 mod faults;
 mod support;
 mod up;
@@ -17,7 +18,7 @@ use support::{Lab, Skip};
 type Test = (&'static str, fn(&Lab) -> anyhow::Result<()>);
 
 /// Every test, in the order in which they run. The names are what a filter on the command line selects by.
-const TESTS: &[&[Test]] = &[up::TESTS, chapters::TESTS, faults::TESTS];
+const TESTS: &[&[Test]] = &[up::TESTS, chapters::TESTS, elsewhere::TESTS, faults::TESTS];
 
 fn main() -> ExitCode {
     let mut args = Arguments::from_args();

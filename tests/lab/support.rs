@@ -242,6 +242,17 @@ impl Lab {
             .with_context(|| format!("run labctl {}", args.join(" ")))
     }
 
+    /// Runs labctl on another lab with more environment variables.
+    ///
+    /// # Errors
+    /// It cannot be started.
+    pub(crate) fn labctl_with(&self, lab: &str, args: &[&str], variables: &[(&str, &str)]) -> Result<Output> {
+        command(&self.state, lab, args, Stdio::piped())
+            .envs(variables.iter().copied())
+            .output()
+            .with_context(|| format!("run labctl {}", args.join(" ")))
+    }
+
     /// Runs labctl on the shared lab and returns its exit code and both outputs.
     ///
     /// # Errors

@@ -29,6 +29,9 @@ const BUNDLES: [&str; 4] = [
     "/etc/ssl/cert.pem",
 ];
 
+/// The name of this machine's CA bundle in a build context.
+const CA_BUNDLE: &str = "ca-certificates.crt";
+
 /// What the image will be made of.
 #[derive(Debug, Clone)]
 pub struct Recipe {
@@ -184,15 +187,37 @@ fn source_tree(source: &Path) -> Result<Tree> {
         tree.copy(folder, &source.join(folder))?;
     }
     // Targets that the manifest names must exist, and the image needs none of what is in them.
-    for file in ["tests/it/main.rs", "tests/lab/main.rs", "benches/load.rs"] {
+    for file in [
+        "tests/it/main.rs",
+        "tests/lab/main.rs",
+        "benches/load.rs",
+        "benches/up.rs",
+    ] {
         tree.bytes(file, 0o644, "fn main() {}\n");
     }
+    // A company's TLS proxy is trusted by this machine and by no fresh container; the build fetches crates through it.
+    match bundle() {
+        Some(bundle) => tree.file(CA_BUNDLE, 0o644, bundle),
+        None => tree.bytes(CA_BUNDLE, 0o644, ""),
+    };
     Ok(tree)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_build_gets_this_machine_s_certificate_authorities() {
+        let tree = source_tree(Path::new(env!("CARGO_MANIFEST_DIR"))).expect("a tree");
+        assert!(tree.has(CA_BUNDLE));
+        assert!(dockerfile().expect("embedded").contains("COPY ca-certificates.crt"));
+        let manifest = include_str!("../../../Cargo.toml");
+        for target in manifest.lines().filter_map(|line| line.strip_prefix("path = \"")) {
+            let target = target.trim_end_matches('"');
+            assert!(tree.has(target), "the manifest names {target}");
+        }
+    }
 
     #[test]
     fn the_tag_is_known_before_and_follows_the_content() {
