@@ -19,6 +19,9 @@ pub struct Args {
     /// Show what would be done and why, and change nothing
     #[arg(long)]
     plan: bool,
+    /// Make only this step and those it needs; may be given more than once
+    #[arg(long, value_name = "STEP")]
+    only: Vec<String>,
     /// Where images come from
     #[arg(long, value_enum, default_value = "auto", value_name = "HOW")]
     images: Images,
@@ -102,12 +105,12 @@ impl Args {
     pub async fn run(self, world: &World) -> Result<Outcome> {
         let record = self.record(world)?;
         let site = Site::new(world.clone(), record.clone(), self.images, self.recreate);
-        let plan = up::plan(&site)?;
+        let plan = up::plan(&site)?.only(&self.only)?;
         if self.plan {
             return preview(&plan, world).await;
         }
         let _lock = up::lock(world, "up").await?;
-        if record.cluster == Origin::Kind && !world.settings().kubeconfig().exists() {
+        if self.only.is_empty() && record.cluster == Origin::Kind && !world.settings().kubeconfig().exists() {
             up::preflight(world, record.ports).await?;
         }
         record.write(world.settings())?;

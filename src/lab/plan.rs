@@ -161,6 +161,31 @@ impl Plan {
         Ok(Self { steps: sorted })
     }
 
+    /// Keeps the named steps and those they need.
+    ///
+    /// # Errors
+    /// [`Code::Arguments`]: there is no step of that name.
+    pub fn only(self, wanted: &[String]) -> Result<Self> {
+        if wanted.is_empty() {
+            return Ok(self);
+        }
+        let known: Vec<StepId> = self.steps.iter().map(|step| step.id()).collect();
+        if let Some(unknown) = wanted.iter().find(|name| !known.contains(&name.as_str())) {
+            return Err(Diagnosis::new(Code::Arguments, format!("there is no step `{unknown}`"))
+                .hint(format!("the steps are {}", known.join(", ")))
+                .error());
+        }
+        let mut kept: BTreeSet<String> = wanted.iter().cloned().collect();
+        // From the last to the first, so that each is seen after all that need it.
+        for step in self.steps.iter().rev() {
+            if kept.contains(step.id()) {
+                kept.extend(step.needs().into_iter().map(str::to_owned));
+            }
+        }
+        let steps = self.steps.into_iter().filter(|step| kept.contains(step.id())).collect();
+        Ok(Self { steps })
+    }
+
     /// Looks at the whole world and says what a run would do, without changing anything.
     ///
     /// A step behind one that does not hold cannot be looked at; it is planned with that reason.
@@ -500,6 +525,16 @@ mod tests {
         let error = plan.run(&Reporter::new(recorded.clone())).await.expect_err("it lies");
         assert!(error.to_string().contains("still not right: nothing there"), "{error}");
         assert!(matches!(recorded.events().last(), Some(Event::StepFailed { .. })));
+    }
+
+    #[tokio::test]
+    async fn a_part_of_a_plan_has_all_that_it_needs() {
+        let world = Arc::new(Fake::default());
+        let plan = lab(&world).only(&["push".to_owned()]).expect("known");
+        assert_eq!(plan.run(&silent()).await.expect("it runs"), 3);
+        assert!(world.has("push") && world.has("engine") && !world.has("cluster"));
+        let error = lab(&world).only(&["pusch".to_owned()]).err().expect("unknown");
+        assert_eq!(diagnosis(&error).map(|found| found.code), Some(Code::Arguments));
     }
 
     #[test]

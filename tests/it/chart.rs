@@ -18,14 +18,16 @@ use crate::harness::checkout;
 
 /// Finds Helm: `LABCTL_TEST_HELM`, PATH, then what labctl itself downloaded or built.
 fn helm() -> Option<PathBuf> {
-    let own = config::Dirs::from_environment().ok().map(|dirs| dirs.tools());
+    let cache = config::Dirs::from_environment().ok();
+    let own = cache.as_ref().map(config::Dirs::tools);
+    let built = cache.map(|dirs| dirs.cache().join("go/out"));
     let on_path = config::variable("PATH").map(|path| std::env::split_paths(&path).collect::<Vec<_>>());
     let named = config::variable("LABCTL_TEST_HELM").map(PathBuf::from);
     let found = named
         .into_iter()
         .chain(on_path.into_iter().flatten().map(|dir| dir.join("helm")))
         .chain(own.iter().map(|dir| dir.join("helm")))
-        .chain(own.iter().flat_map(|dir| below(dir, "helm")))
+        .chain(own.iter().chain(&built).flat_map(|dir| below(dir, "helm")))
         .find(|path| path.is_file());
     if found.is_none() {
         assert!(
