@@ -1,6 +1,6 @@
 //! What labctl says while it works.
 //!
-//! Domain code emits an [`Event`](event::Event) to a [`Sink`] and never prints. Sinks: [`human`] (with [`progress`]
+//! Domain code emits an [`Event`] to a [`Sink`] and never prints. Sinks: [`human`] (with [`progress`]
 //! bars on a terminal), [`json`] (one event a line), and [`Recorded`] in tests.
 
 pub mod event;

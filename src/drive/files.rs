@@ -159,7 +159,7 @@ pub fn write(path: &Path, contents: impl AsRef<[u8]>) -> Result<()> {
 /// Writes a file whole that only its owner may read: keys, kubeconfigs.
 ///
 /// # Errors
-/// As [`write`].
+/// As [`write()`].
 pub fn write_secret(path: &Path, contents: impl AsRef<[u8]>) -> Result<()> {
     write_with_mode(path, contents.as_ref(), 0o600)
 }
@@ -167,7 +167,7 @@ pub fn write_secret(path: &Path, contents: impl AsRef<[u8]>) -> Result<()> {
 /// Writes a file whole that can be executed.
 ///
 /// # Errors
-/// As [`write`].
+/// As [`write()`].
 pub fn write_executable(path: &Path, contents: impl AsRef<[u8]>) -> Result<()> {
     write_with_mode(path, contents.as_ref(), 0o755)
 }

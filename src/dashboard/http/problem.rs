@@ -100,7 +100,7 @@ impl Problem {
 }
 
 impl IntoResponse for Problem {
-    /// Leaves the problem with the response, so that [`super::access::log`] can write it again with the request's id.
+    /// Leaves the problem with the response, so that `super::access::log` can write it again with the request's id.
     fn into_response(self) -> Response {
         let mut response = self.response(None);
         response.extensions_mut().insert(self);

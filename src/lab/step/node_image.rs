@@ -47,7 +47,7 @@ pub fn built() -> String {
 /// Returns whether the node image is pulled in this run.
 ///
 /// `auto` keeps to what is there: an image that was built or pulled, or programs that were built. Otherwise it pulls if
-/// an image registry answers within [`ANSWER_LIMIT`].
+/// an image registry answers within `ANSWER_LIMIT`.
 pub async fn pulls(site: &Site) -> bool {
     match site.images() {
         Images::Pull => true,
