@@ -63,7 +63,8 @@ impl Here {
             .and_then(|line| line.rsplit_once('@'))
             .map(|(_, digest)| digest.to_owned())
             .with_context(|| format!("no digest of {target} in {digests}"))?;
-        self.docker(&["rmi", &format!("{target}:stand-in"), &format!("{target}@{digest}")])?;
+        // The name by digest goes with the last tag.
+        self.docker(&["rmi", &format!("{target}:stand-in")])?;
         Ok(format!("{name}:stand-in@{digest}"))
     }
 }

@@ -163,10 +163,11 @@ impl Step for Loaded {
             .error());
         }
         for node in nodes {
-            let filter = format!("name=={repository}:{tag}");
-            let argv = ["ctr", "--namespace=k8s.io", "images", "list", "--quiet", &filter];
+            let argv = ["ctr", "--namespace=k8s.io", "images", "list", "--quiet"];
             let (code, out) = docker.exec(&node, &argv).await?;
-            if code != 0 || out.trim().is_empty() {
+            // Both streams are in the output, and containerd warns on one of them: only a whole line is a name.
+            let name = format!("{repository}:{tag}");
+            if code != 0 || out.lines().all(|line| line.trim() != name) {
                 return Ok(State::wanting("a node does not have it"));
             }
         }
