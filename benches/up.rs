@@ -155,15 +155,8 @@ impl Bench {
 
     async fn by_hand(&self) -> Result<()> {
         let create = self
-            .kind(&[
-                "create",
-                "cluster",
-                "--wait",
-                "120s",
-                "--image",
-                &self.node_image,
-                "--config",
-            ])
+            .kind(&["create", "cluster", "--wait", "120s", "--image", &self.node_image])
+            .arg("--config")
             .arg(self.path("kind.yaml"));
         System.run(&create).await?;
         System
