@@ -12,9 +12,8 @@ use anyhow::{Context, Result, ensure};
 use labctl::config::{Dirs, Images, LabName, Settings};
 use labctl::drive::docker::Docker;
 use labctl::drive::exec::{Cmd, Exec, System};
-use labctl::lab::image::archive::Archive;
 use labctl::lab::record::Record;
-use labctl::lab::step::{Site, dashboard_image, node_image};
+use labctl::lab::step::{Site, node_image};
 use labctl::lab::tools::{self, Tool};
 use labctl::report::{Recorded, Reporter};
 use labctl::world::World;
@@ -119,10 +118,21 @@ impl Bench {
         let docker = world.docker().await?;
         let record = Record::read(world.settings())?.unwrap_or_default();
         let site = Site::new(world.clone(), record, Images::Auto, false);
-        // By hand the image is in the engine, as `docker build` leaves it.
-        let image = dashboard_image::build(&site).await?;
-        let dashboard = image.name.clone();
-        docker.load(Archive::of(&[image]).stream()).await?;
+        // By hand the image is in the engine, as `docker build` leaves it. It is the one that the lab runs, for the
+        // executable here is the bench.
+        let jsonpath = "-ojsonpath={.spec.template.spec.containers[0].image}";
+        let get = [
+            "--lab",
+            LAB,
+            "kubectl",
+            "get",
+            "deployment",
+            "job-dashboard",
+            "-njob-dashboard",
+            jsonpath,
+        ];
+        let dashboard = System.run(&Cmd::new(LABCTL).args(get)).await?.stdout;
+        docker.pull(&dashboard, |_| ()).await?;
         let dir = tempfile::tempdir().context("make a temporary directory")?;
         labctl::assets::unpack("charts/job-dashboard", &dir.path().join("chart"))?;
         labctl::drive::files::write(

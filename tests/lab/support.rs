@@ -8,6 +8,7 @@ use std::sync::OnceLock;
 use anyhow::{Context, Result, ensure};
 use labctl::config::{Dirs, LabName, Ports, Settings};
 use labctl::drive::debian::Release;
+use labctl::drive::docker::Docker;
 use labctl::drive::files::Lock;
 use labctl::lab::engine;
 
@@ -101,7 +102,17 @@ pub(crate) fn remove() -> Result<()> {
     _ = made;
     let output = run(&state(), &["teardown", "--yes"], Stdio::null())?;
     ensure!(output.status.success(), "labctl teardown: {}", both(&output));
-    Ok(())
+    // A user keeps the registry for the next `up`; after tests it would only be in the way.
+    let registry = format!("{NAME}-registry");
+    tokio::runtime::Runtime::new()?.block_on(async {
+        let docker = Docker::find(&settings()?).await?;
+        docker.remove_container(&registry).await?;
+        _ = docker
+            .api()
+            .remove_volume(&registry, None::<bollard::query_parameters::RemoveVolumeOptions>)
+            .await;
+        Ok(())
+    })
 }
 
 /// Returns where the shared lab keeps its state: in the build directory, so that it goes with it.
