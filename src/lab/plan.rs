@@ -8,7 +8,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
 use async_trait::async_trait;
@@ -19,6 +19,9 @@ use crate::error::{Code, Diagnosis, diagnosis};
 use crate::report::Reporter;
 use crate::report::event::{Event, PlannedStep};
 use crate::report::json::millis;
+
+/// How long steps that run may go on after another one has failed.
+const GRACE: Duration = Duration::from_secs(1);
 
 /// A step's name, unique in its plan, such as `node-image`.
 pub type StepId = &'static str;
@@ -256,7 +259,10 @@ impl Plan {
             match outcome {
                 Ok(had_to) => ran += usize::from(had_to),
                 Err(error) => {
-                    // Whoever is in the middle of something is dropped before the failure is told, not while.
+                    // Whoever is in the middle of something short may end it: an engine finishes what it was asked for,
+                    // and would make it behind the back of a teardown. What takes longer is dropped.
+                    let drained = async { while running.join_next().await.is_some() {} };
+                    _ = tokio::time::timeout(GRACE, drained).await;
                     running.shutdown().await;
                     return Err(error);
                 }

@@ -115,7 +115,8 @@ pub async fn run(world: &World, depth: Depth) -> Result<Removed> {
         );
     }
     let dirs = match depth {
-        Depth::All => vec![settings.dirs.state().join("labs"), settings.dirs.cache().to_owned()],
+        // The lock that this run holds is below the state; it is released with the run.
+        Depth::All => vec![settings.dirs.state().to_owned(), settings.dirs.cache().to_owned()],
         _ => vec![settings.lab_dir()],
     };
     for dir in dirs {
@@ -228,15 +229,7 @@ async fn remove_from_engine(world: &World, docker: &Docker, depth: Depth, remove
         .diagnose(|| failed(format!("remove the volume `{name}`")))?;
         note(world, removed, "volume", name, None);
     }
-    for (id, (name, bytes)) in &found.images {
-        let options = query::RemoveImageOptionsBuilder::default().force(true).build();
-        match docker.api().remove_image(id, Some(options), None).await {
-            // An image that another one is built on goes with that one.
-            Err(bollard::errors::Error::DockerResponseServerError { status_code: 409, .. }) => continue,
-            other => gone(other.map(|_| ())).diagnose(|| failed(format!("remove the image `{name}`")))?,
-        }
-        note(world, removed, "image", name, Some(*bytes));
-    }
+    remove_images(world, docker, found.images, removed).await?;
     let left = find(docker, lab, depth).await?.names();
     if left.is_empty() {
         return Ok(());
@@ -247,6 +240,35 @@ async fn remove_from_engine(world: &World, docker: &Docker, depth: Depth, remove
     )
     .hint("run the same command again; docker ps -a and docker network inspect say who uses them")
     .error())
+}
+
+/// Removes images. One that another is built on is refused until that one is gone, so they are gone over again for as
+/// long as that helps; what is left then is told by the second look.
+async fn remove_images(
+    world: &World,
+    docker: &Docker,
+    mut images: BTreeMap<String, (String, u64)>,
+    removed: &mut Removed,
+) -> Result<()> {
+    loop {
+        let before = images.len();
+        let mut refused = BTreeMap::new();
+        for (id, (name, bytes)) in images {
+            let options = query::RemoveImageOptionsBuilder::default().force(true).build();
+            match docker.api().remove_image(&id, Some(options), None).await {
+                Err(bollard::errors::Error::DockerResponseServerError { status_code: 409, .. }) => {
+                    refused.insert(id, (name, bytes));
+                    continue;
+                }
+                other => gone(other.map(|_| ())).diagnose(|| failed(format!("remove the image `{name}`")))?,
+            }
+            note(world, removed, "image", &name, Some(bytes));
+        }
+        if refused.is_empty() || refused.len() == before {
+            return Ok(());
+        }
+        images = refused;
+    }
 }
 
 async fn find(docker: &Docker, lab: &str, depth: Depth) -> Result<Found> {

@@ -64,7 +64,7 @@ fn settings() -> Result<Settings> {
 pub(crate) fn skip() -> Option<Skip> {
     let runtime = tokio::runtime::Runtime::new().ok()?;
     let settings = settings().ok()?;
-    let engine = runtime.block_on(labctl::drive::docker::Docker::find(&settings));
+    let engine = runtime.block_on(Docker::find(&settings));
     if engine.is_ok() || engine::can_install(&Release::of_this_machine()) {
         return None;
     }

@@ -22,7 +22,9 @@ impl Packages {
             Ok(docker) => engine::unfit(&docker).await?.is_none(),
             Err(_) => false,
         };
-        if !usable && find_on_path("dockerd").is_none() {
+        let ours = !usable || engine::exists(world.settings());
+        // An engine that runs on may have lost its package meanwhile; without iptables it makes no network.
+        if ours && (find_on_path("dockerd").is_none() || find_on_path("iptables").is_none()) {
             wanted.extend(engine::PACKAGES);
         }
         if find_on_path("mmdebstrap").is_none() && super::base::Base(self.0.clone()).wanted().await? {
