@@ -5,6 +5,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
@@ -17,7 +18,7 @@ use super::engine;
 use super::record::{Origin, Record};
 use super::step::chart;
 use super::tools::{self, Tool};
-use crate::config::{LABEL, SHARED};
+use crate::config::{LABEL, SHARED, Settings};
 use crate::drive::cluster::Cluster;
 use crate::drive::docker::{Docker, failed};
 use crate::drive::exec::Cmd;
@@ -115,8 +116,7 @@ pub async fn run(world: &World, depth: Depth) -> Result<Removed> {
         );
     }
     let dirs = match depth {
-        // The lock that this run holds is below the state; it is released with the run.
-        Depth::All => vec![settings.dirs.state().to_owned(), settings.dirs.cache().to_owned()],
+        Depth::All => own_folders(settings),
         _ => vec![settings.lab_dir()],
     };
     for dir in dirs {
@@ -133,7 +133,21 @@ pub async fn run(world: &World, depth: Depth) -> Result<Removed> {
             Some(bytes),
         );
     }
+    if depth == Depth::All {
+        // Refused where anything else is in them, as it should be.
+        _ = std::fs::remove_dir(settings.dirs.state());
+        _ = std::fs::remove_dir(settings.dirs.cache());
+    }
     Ok(removed)
+}
+
+/// Returns the folders that labctl makes below its two roots. The roots themselves may be anything that a user named in
+/// `LABCTL_STATE_DIR` or `LABCTL_CACHE_DIR`, with files of their own in it.
+fn own_folders(settings: &Settings) -> Vec<PathBuf> {
+    // The lock that this run holds is among them; it is released with the run.
+    let state = ["labs", "locks"].map(|name| settings.dirs.state().join(name));
+    let cache = ["charts", "go", "images", "oci", "tools"].map(|name| settings.dirs.cache().join(name));
+    state.into_iter().chain(cache).collect()
 }
 
 /// Takes the dashboard out of a cluster that is the user's. The namespace goes only if labctl made it.
@@ -392,4 +406,33 @@ fn note(world: &World, removed: &mut Removed, kind: &str, name: &str, bytes: Opt
         name: name.to_owned(),
         bytes,
     });
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{Dirs, LabName};
+
+    #[test]
+    fn everything_is_labctl_s_own_and_not_what_lies_beside_it() {
+        let dir = tempfile::tempdir().expect("temporary directory");
+        let (state, cache) = (dir.path().join("state"), dir.path().join("cache"));
+        for ours in [state.join("labs/demo/lab.json.old"), cache.join("go/out/x")] {
+            files::write(&ours, "ours").expect("written");
+        }
+        let theirs = cache.join("photos/cat");
+        files::write(&theirs, "theirs").expect("written");
+        let settings = Settings {
+            lab: LabName::parse("demo").expect("a name"),
+            dirs: Dirs::new(&state, &cache),
+            yes: true,
+            ask: false,
+            json: false,
+        };
+        for folder in own_folders(&settings) {
+            _ = std::fs::remove_dir_all(folder);
+        }
+        assert!(!state.join("labs").exists() && !cache.join("go").exists());
+        assert!(theirs.exists(), "a file that is not labctl's was removed");
+    }
 }
