@@ -1,0 +1,363 @@
+//! What can be asked of the dashboard, by whomever: HTTP, gRPC and pages call these and nothing below.
+//!
+//! Knows no status codes and no headers. Every call takes a [`Caller`]; whoever's job it may not see does not exist for it.
+
+pub mod tail;
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use sha2::{Digest as _, Sha256};
+
+use super::control::{Control, now_ms};
+use super::job::spec::{Fault, Spec};
+use super::job::{Change, Job, JobId, State, reason};
+use super::log::hub::Hub;
+use super::runner::{Runner, RunnerError};
+use super::store::{Changed, Counts, Created, Filter, JobStore, Key, NewJob, Page, Scope, StoreError};
+
+/// How many jobs a page may have.
+pub const PAGE_LIMIT: u32 = 500;
+/// How long an idempotency key may be.
+pub const KEY_BYTES: usize = 255;
+
+/// Who asks.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Caller {
+    /// The name under which jobs are created.
+    pub name: String,
+    /// Whether everybody's jobs are seen and may be changed.
+    pub admin: bool,
+}
+
+impl Caller {
+    fn scope(&self) -> Scope {
+        if self.admin {
+            Scope::All
+        } else {
+            Scope::Owner(self.name.clone())
+        }
+    }
+}
+
+/// Why something asked for was not done.
+#[derive(Debug, thiserror::Error)]
+pub enum ServiceError {
+    /// There is no such job, or it is not the caller's.
+    #[error("there is no such job")]
+    NotFound,
+    /// The document is well formed and wrong.
+    #[error("the job cannot be run as it is written")]
+    Invalid(Vec<Fault>),
+    /// A parameter is wrong; the text says which and why.
+    #[error("{0}")]
+    Parameter(String),
+    /// The idempotency key was used with another document.
+    #[error("this Idempotency-Key was used for another job")]
+    KeyReused,
+    /// Another request with the same idempotency key is being worked on.
+    #[error("a request with this Idempotency-Key is in flight")]
+    KeyInFlight,
+    /// The job is in a state in which this cannot be done; the text says why.
+    #[error("{0}")]
+    State(String),
+    /// The job changed since the caller looked at it.
+    #[error("the job has changed since")]
+    Changed,
+    /// The store failed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The runner failed.
+    #[error(transparent)]
+    Runner(#[from] RunnerError),
+}
+
+/// The result of what the service is asked.
+pub type Result<T> = std::result::Result<T, ServiceError>;
+
+struct Inner {
+    store: Arc<dyn JobStore>,
+    runner: Arc<dyn Runner>,
+    control: Control,
+    hub: Hub,
+    last: Mutex<Option<JobId>>,
+    /// Keys of requests that are being worked on in this server: owner and key.
+    in_flight: Mutex<BTreeMap<(String, String), ()>>,
+}
+
+/// See the module; cheap to clone, all clones are one.
+#[derive(Clone)]
+pub struct Service(Arc<Inner>);
+
+/// A key that is in flight until this is dropped.
+struct InFlight<'a>(&'a Inner, (String, String));
+
+impl Drop for InFlight<'_> {
+    fn drop(&mut self) {
+        let mut keys = self.0.in_flight.lock().unwrap_or_else(PoisonError::into_inner);
+        keys.remove(&self.1);
+    }
+}
+
+/// What is done to a job that is there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Action {
+    /// End it; asking again is no error, nor is asking for one that has ended so.
+    Cancel,
+    /// Hold it back.
+    Suspend,
+    /// Let it go on.
+    Resume,
+}
+
+impl Service {
+    /// Puts it together and asks the store for the newest id.
+    ///
+    /// # Errors
+    /// The store does not answer.
+    pub async fn new(
+        store: Arc<dyn JobStore>,
+        runner: Arc<dyn Runner>,
+        control: Control,
+        hub: Hub,
+    ) -> std::result::Result<Self, StoreError> {
+        let last = store.newest().await?;
+        Ok(Self(Arc::new(Inner {
+            store,
+            runner,
+            control,
+            hub,
+            last: Mutex::new(last),
+            in_flight: Mutex::default(),
+        })))
+    }
+
+    fn new_id(&self) -> JobId {
+        let mut last = self.0.last.lock().unwrap_or_else(PoisonError::into_inner);
+        let id = JobId::after(*last, now_ms(), noise());
+        *last = Some(id);
+        id
+    }
+
+    /// Creates a job. With a key, asking again with the same document returns the job of the first time.
+    ///
+    /// # Errors
+    /// [`ServiceError::Invalid`], [`ServiceError::KeyReused`], [`ServiceError::KeyInFlight`], [`ServiceError::Store`].
+    pub async fn create(&self, caller: &Caller, spec: Spec, key: Option<String>) -> Result<Created> {
+        self.create_from(caller, spec, key, None, None).await
+    }
+
+    async fn create_from(
+        &self,
+        caller: &Caller,
+        spec: Spec,
+        key: Option<String>,
+        template: Option<String>,
+        parent: Option<JobId>,
+    ) -> Result<Created> {
+        let faults = spec.faults();
+        if !faults.is_empty() {
+            return Err(ServiceError::Invalid(faults));
+        }
+        let key = key.map(|key| checked_key(key, &spec, parent)).transpose()?;
+        let _in_flight = key.as_ref().map(|key| self.take_key(caller, key)).transpose()?;
+        let created = self
+            .0
+            .store
+            .create(NewJob {
+                id: self.new_id(),
+                owner: caller.name.clone(),
+                spec,
+                template,
+                parent,
+                created_ms: now_ms(),
+                key,
+            })
+            .await;
+        match created {
+            Ok(created) => {
+                self.0.control.wake();
+                Ok(created)
+            }
+            Err(StoreError::KeyReused) => Err(ServiceError::KeyReused),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    fn take_key(&self, caller: &Caller, key: &Key) -> Result<InFlight<'_>> {
+        let name = (caller.name.clone(), key.key.clone());
+        let mut keys = self.0.in_flight.lock().unwrap_or_else(PoisonError::into_inner);
+        match keys.insert(name.clone(), ()) {
+            None => Ok(InFlight(&self.0, name)),
+            Some(()) => Err(ServiceError::KeyInFlight),
+        }
+    }
+
+    /// Creates a job that runs what another one ran.
+    ///
+    /// # Errors
+    /// [`ServiceError::NotFound`], and those of [`Service::create`].
+    pub async fn rerun(&self, caller: &Caller, id: JobId, key: Option<String>) -> Result<Created> {
+        let job = self.job(caller, id).await?;
+        let mut spec = self.spec(caller, id).await?;
+        // It was held back once; whoever wants it to run again wants it to run.
+        spec.suspend = false;
+        self.create_from(caller, spec, key, job.template, Some(id)).await
+    }
+
+    /// Returns a job.
+    ///
+    /// # Errors
+    /// [`ServiceError::NotFound`], [`ServiceError::Store`].
+    pub async fn job(&self, caller: &Caller, id: JobId) -> Result<Job> {
+        let job = self.0.store.job(id, &caller.scope()).await?;
+        job.ok_or(ServiceError::NotFound)
+    }
+
+    /// Returns what a job was to run.
+    ///
+    /// # Errors
+    /// [`ServiceError::NotFound`], [`ServiceError::Store`].
+    pub async fn spec(&self, caller: &Caller, id: JobId) -> Result<Spec> {
+        self.job(caller, id).await?;
+        self.0.store.spec(id).await?.ok_or(ServiceError::NotFound)
+    }
+
+    /// Returns a page of jobs, newest first; the page's limit is cut to [`PAGE_LIMIT`].
+    ///
+    /// # Errors
+    /// [`ServiceError::Store`].
+    pub async fn list(&self, caller: &Caller, filter: &Filter, page: Page) -> Result<Vec<Job>> {
+        let page = Page {
+            limit: page.limit.clamp(1, PAGE_LIMIT),
+            ..page
+        };
+        Ok(self.0.store.list(&caller.scope(), filter, page).await?)
+    }
+
+    /// Returns how many jobs are in each state.
+    ///
+    /// # Errors
+    /// [`ServiceError::Store`].
+    pub async fn counts(&self, caller: &Caller) -> Result<Counts> {
+        Ok(self.0.store.counts(&caller.scope()).await?)
+    }
+
+    /// Does something to a job. `version` is that of the row which the caller looked at, where it says so.
+    ///
+    /// # Errors
+    /// [`ServiceError::NotFound`], [`ServiceError::State`], [`ServiceError::Changed`], [`ServiceError::Runner`],
+    /// [`ServiceError::Store`].
+    pub async fn act(&self, caller: &Caller, id: JobId, action: Action, version: Option<i64>) -> Result<Job> {
+        loop {
+            let job = self.job(caller, id).await?;
+            if version.is_some_and(|version| version != job.version) {
+                return Err(ServiceError::Changed);
+            }
+            let Some(change) = wanted(&job, action)? else {
+                return Ok(job);
+            };
+            match action {
+                Action::Suspend => self.0.runner.suspend(&job, true).await?,
+                Action::Resume => self.0.runner.suspend(&job, false).await?,
+                // What is asked for is written down first, so that it is done also where this server ends now.
+                Action::Cancel => {}
+            }
+            if let Some(job) = self.0.store.change(id, job.version, &change).await? {
+                self.0.control.wake();
+                return Ok(job);
+            }
+        }
+    }
+
+    /// Deletes a job that has ended, with its log.
+    ///
+    /// # Errors
+    /// [`ServiceError::NotFound`], [`ServiceError::State`], [`ServiceError::Store`].
+    pub async fn delete(&self, caller: &Caller, id: JobId) -> Result<()> {
+        let job = self.job(caller, id).await?;
+        if !job.state.is_final() {
+            return Err(ServiceError::State(format!(
+                "the job is {}; cancel it first, and delete it when it has ended",
+                job.state
+            )));
+        }
+        if !self.0.store.delete(id, &caller.scope()).await? {
+            return Err(ServiceError::NotFound);
+        }
+        Ok(())
+    }
+
+    /// Returns changes of jobs that the caller may see, as they happen.
+    pub fn changes(&self) -> tokio::sync::broadcast::Receiver<Changed> {
+        self.0.store.changes()
+    }
+
+    /// Returns whether a change is one that the caller may see.
+    pub fn may_see(caller: &Caller, change: &Changed) -> bool {
+        caller.admin
+            || caller.name
+                == *match change {
+                    Changed::Job(job) => &job.owner,
+                    Changed::Deleted { owner, .. } => owner,
+                }
+    }
+}
+
+/// Returns what an action changes in a job's row; nothing where it is done already.
+fn wanted(job: &Job, action: Action) -> Result<Option<Change>> {
+    let refused = |what: &str| Err(ServiceError::State(format!("the job is {} and cannot be {what}", job.state)));
+    match action {
+        Action::Cancel if job.cancelling || job.state == State::Cancelled => Ok(None),
+        Action::Cancel if job.state.is_final() => refused("cancelled"),
+        Action::Cancel => Ok(Some(Change {
+            cancelling: Some(true),
+            state: (job.state == State::Running).then_some(State::Stopping),
+            reason: Some(Some(reason::CANCELLED.to_owned())),
+            ..Change::default()
+        })),
+        Action::Suspend if job.state == State::Suspended => Ok(None),
+        Action::Suspend if job.state.is_final() || job.cancelling => refused("suspended"),
+        Action::Suspend => Ok(Some(Change {
+            state: Some(State::Suspended),
+            reason: Some(None),
+            message: Some(None),
+            ..Change::default()
+        })),
+        Action::Resume if matches!(job.state, State::Pending | State::Running) => Ok(None),
+        Action::Resume if job.state == State::Suspended && !job.cancelling => Ok(Some(Change {
+            state: Some(State::Pending),
+            reason: Some(None),
+            message: Some(None),
+            ..Change::default()
+        })),
+        Action::Resume => refused("resumed"),
+    }
+}
+
+fn checked_key(key: String, spec: &Spec, parent: Option<JobId>) -> Result<Key> {
+    let sane = (1..=KEY_BYTES).contains(&key.len()) && key.bytes().all(|byte| (0x21..0x7f).contains(&byte));
+    if !sane {
+        return Err(ServiceError::Parameter(format!(
+            "an Idempotency-Key has 1 to {KEY_BYTES} printable ASCII characters without spaces"
+        )));
+    }
+    let mut hasher = Sha256::new();
+    hasher.update(serde_json::to_vec(spec).unwrap_or_default());
+    hasher.update(parent.map_or(-1, JobId::number).to_be_bytes());
+    Ok(Key {
+        key,
+        body: hasher.finalize().into(),
+    })
+}
+
+/// Returns bits that two servers which make an id in the same millisecond do not share by rule.
+fn noise() -> u32 {
+    use std::hash::{BuildHasher as _, RandomState};
+    use std::sync::LazyLock;
+    use std::sync::atomic::{AtomicU32, Ordering};
+    static KEYS: LazyLock<RandomState> = LazyLock::new(RandomState::new);
+    static COUNT: AtomicU32 = AtomicU32::new(0);
+    let hash = KEYS.hash_one(COUNT.fetch_add(1, Ordering::Relaxed));
+    u32::try_from(hash >> 42).unwrap_or_default()
+}

@@ -1,0 +1,231 @@
+//! Where jobs are kept: SQLite for one server, PostgreSQL for many. One suite of tests holds for both.
+//!
+//! Rows are narrow, so that a list reads little; specs and logs lie beside them. Counters per owner and state are kept by
+//! whoever changes a row, in the same transaction, so that nobody has to count. SQL is written in these modules alone.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use async_trait::async_trait;
+
+use super::job::spec::Spec;
+use super::job::{Change, Job, JobId, State};
+use super::log::Chunk;
+
+/// Why a store did not do what was asked.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// The database does not answer, or broke the connection; it may come back.
+    #[error("the database does not answer")]
+    Unavailable(#[source] anyhow::Error),
+    /// It took longer than a request may take.
+    #[error("the database took too long")]
+    Timeout(#[source] anyhow::Error),
+    /// There is no room: the disk or the quota is full.
+    #[error("the database has no room left")]
+    Full(#[source] anyhow::Error),
+    /// The same idempotency key came with another document.
+    #[error("the idempotency key was used for another job")]
+    KeyReused,
+    /// What is stored cannot be understood, or a statement is wrong: a bug.
+    #[error("the database cannot be used")]
+    Broken(#[source] anyhow::Error),
+}
+
+/// Whose jobs a request may see. It becomes part of every statement, so a job of somebody else does not exist.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Scope {
+    /// Everybody's.
+    All,
+    /// Those of one owner.
+    Owner(String),
+}
+
+/// A job to be created.
+#[derive(Debug, Clone)]
+pub struct NewJob {
+    /// Its id, made by the caller ([`JobId::after`]).
+    pub id: JobId,
+    /// Who creates it.
+    pub owner: String,
+    /// What it is to run.
+    pub spec: Spec,
+    /// The template it is made from.
+    pub template: Option<String>,
+    /// The job that it is a rerun of.
+    pub parent: Option<JobId>,
+    /// When, in milliseconds since 1970.
+    pub created_ms: i64,
+    /// The key under which the owner may ask again and get the same job.
+    pub key: Option<Key>,
+}
+
+/// An idempotency key as a store keeps it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Key {
+    /// What the client sent.
+    pub key: String,
+    /// The digest of what it sent the key with, to tell another document under the same key.
+    pub body: [u8; 32],
+}
+
+/// What became of a [`NewJob`].
+#[derive(Debug, Clone, PartialEq)]
+pub enum Created {
+    /// It was created.
+    New(Job),
+    /// The key was known, with the same document: this job was created then.
+    Replayed(Job),
+}
+
+/// Which jobs a list shows.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Filter {
+    /// Those in one of these states; empty means any.
+    pub states: Vec<State>,
+    /// Those of this owner.
+    pub owner: Option<String>,
+    /// Those with all of these labels; an empty value is a value.
+    pub labels: BTreeMap<String, String>,
+    /// Those whose name or id contains this text, without regard to case.
+    pub text: Option<String>,
+    /// Those made from this template.
+    pub template: Option<String>,
+    /// Those created at this time or later, in milliseconds since 1970.
+    pub since_ms: Option<i64>,
+    /// Those created before this time.
+    pub until_ms: Option<i64>,
+}
+
+/// Which part of a list: newest first, from after the job that ended the page before.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Page {
+    /// The last job of the page before.
+    pub after: Option<JobId>,
+    /// How many jobs at most.
+    pub limit: u32,
+}
+
+/// How many jobs there are in each state; states without jobs have 0.
+pub type Counts = BTreeMap<State, i64>;
+
+/// What a store tells of a job that changed; the row is as it is after the change.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Changed {
+    /// A job was created or changed.
+    Job(Job),
+    /// A job was deleted.
+    Deleted {
+        /// Its id.
+        id: JobId,
+        /// Whose it was.
+        owner: String,
+    },
+}
+
+/// A store of jobs.
+#[async_trait]
+pub trait JobStore: Send + Sync {
+    /// Returns what it is, for the log and for `/readyz`, without secrets: `SQLite`, `PostgreSQL 15.18`.
+    fn name(&self) -> String;
+
+    /// Asks the database for an answer.
+    ///
+    /// # Errors
+    /// There is none.
+    async fn ping(&self) -> Result<(), StoreError>;
+
+    /// Returns the newest id, so that a server whose clock went back goes on from there.
+    ///
+    /// # Errors
+    /// As every call: [`StoreError`].
+    async fn newest(&self) -> Result<Option<JobId>, StoreError>;
+
+    /// Creates a job in state `pending` (or `suspended`, where its spec says so).
+    ///
+    /// # Errors
+    /// [`StoreError::KeyReused`], and as every call.
+    async fn create(&self, job: NewJob) -> Result<Created, StoreError>;
+
+    /// Returns a job's row.
+    ///
+    /// # Errors
+    /// As every call.
+    async fn job(&self, id: JobId, scope: &Scope) -> Result<Option<Job>, StoreError>;
+
+    /// Returns what a job was to run.
+    ///
+    /// # Errors
+    /// As every call.
+    async fn spec(&self, id: JobId) -> Result<Option<Spec>, StoreError>;
+
+    /// Returns a page of jobs, newest first.
+    ///
+    /// # Errors
+    /// As every call.
+    async fn list(&self, scope: &Scope, filter: &Filter, page: Page) -> Result<Vec<Job>, StoreError>;
+
+    /// Returns the counters.
+    ///
+    /// # Errors
+    /// As every call.
+    async fn counts(&self, scope: &Scope) -> Result<Counts, StoreError>;
+
+    /// Changes a job's row where it still has this version, and returns it as it is then; nothing where it has another
+    /// version or is gone. The job, its counters and its version change together.
+    ///
+    /// # Errors
+    /// As every call.
+    async fn change(&self, id: JobId, version: i64, change: &Change) -> Result<Option<Job>, StoreError>;
+
+    /// Returns jobs that still need work (not ended, or ended with a log that is not whole), oldest first, after an id.
+    ///
+    /// # Errors
+    /// As every call.
+    async fn unfinished(&self, after: Option<JobId>, limit: u32) -> Result<Vec<Job>, StoreError>;
+
+    /// Deletes a job with its spec, labels and log; only one that has ended. Says whether it was there.
+    ///
+    /// # Errors
+    /// As every call.
+    async fn delete(&self, id: JobId, scope: &Scope) -> Result<bool, StoreError>;
+
+    /// Returns the oldest ended jobs that ended before a time, for retention.
+    ///
+    /// # Errors
+    /// As every call.
+    async fn expired(&self, ended_before_ms: i64, limit: u32) -> Result<Vec<Job>, StoreError>;
+
+    /// Appends a part of a job's log. The same part twice is one.
+    ///
+    /// # Errors
+    /// As every call.
+    async fn append_log(&self, id: JobId, chunk: &Chunk) -> Result<(), StoreError>;
+
+    /// Returns the parts of a job's log that have lines from `from` on, in order.
+    ///
+    /// # Errors
+    /// As every call.
+    async fn log(&self, id: JobId, from: u64, limit: u32) -> Result<Vec<Chunk>, StoreError>;
+
+    /// Returns the newest part of a job's log.
+    ///
+    /// # Errors
+    /// As every call.
+    async fn log_end(&self, id: JobId) -> Result<Option<Chunk>, StoreError>;
+
+    /// Returns how many bytes the log parts of all jobs have in the store.
+    ///
+    /// # Errors
+    /// As every call.
+    async fn log_bytes(&self) -> Result<u64, StoreError>;
+
+    /// Takes or renews a lease; says whether `holder` has it now. Whoever has it does what only one server may do.
+    ///
+    /// # Errors
+    /// As every call.
+    async fn lease(&self, name: &str, holder: &str, ttl: Duration) -> Result<bool, StoreError>;
+
+    /// Returns changes as they happen, by whichever server. A receiver that lags is told so and reads again.
+    fn changes(&self) -> tokio::sync::broadcast::Receiver<Changed>;
+}
