@@ -23,6 +23,7 @@ pub mod health;
 pub mod http;
 pub mod job;
 pub mod log;
+pub mod page;
 pub mod runner;
 pub mod server;
 pub mod service;

@@ -1,0 +1,187 @@
+// The list: rows change and come in as jobs do, without moving what one looks at.
+import { typing } from './app.js';
+import { length, now, put, tick } from './show.js';
+import { stream } from './stream.js';
+
+const $ = (id) => document.getElementById(id);
+const listing = $('listing'), rows = $('rows'), fresh = $('fresh'), live = $('live'), form = $('bulk');
+const filter = JSON.parse(listing.dataset.filter), limit = +listing.dataset.limit;
+const first = 'first' in listing.dataset;
+const waiting = new Map(); // New jobs that are not shown yet, by id.
+
+function belongs(job) {
+  const { states, owner, labels, text, template, since, until } = filter, created = Date.parse(job.created_at);
+  return (!states.length || states.includes(job.state))
+    && (owner === null || job.owner === owner)
+    && (template === null || job.template === template)
+    && Object.entries(labels).every(([name, value]) => job.labels[name] === value)
+    && (text === null || job.name.toLowerCase().includes(text) || job.id.includes(text))
+    && (since === null || created >= since) && (until === null || created < until);
+}
+
+function fill(row, job) {
+  if (+row.dataset.version >= job.version) return;
+  const part = (selector) => row.querySelector(selector);
+  row.dataset.version = job.version;
+  const state = part('.state'), use = part('use');
+  state.className = `state ${job.state}`;
+  use.setAttribute('href', use.getAttribute('href').replace(/#.*/, `#${job.state}`));
+  put(state.lastElementChild, job.state);
+  row.classList.toggle('aside', !belongs(job));
+  if (!row.id) {
+    row.id = `j-${row.dataset.id = part('.pick input').value = job.id}`;
+    part('.pick input').ariaLabel = `Select ${job.name}`;
+    part('.name').href = `/ui/jobs/${job.id}`;
+    put(part('.name'), job.name);
+    put(part('.id'), job.id);
+    put(part('.whose'), job.owner);
+    part('time').dateTime = job.created_at;
+    for (const [name, value] of Object.entries(job.labels)) {
+      const label = Object.assign(document.createElement('span'), { className: 'label' });
+      label.textContent = value ? `${name}=${value}` : name;
+      part('.labels').append(' ', label);
+    }
+  }
+  const why = [job.state === 'cancelled' && job.reason === 'Cancelled' ? '' : job.reason, job.message].filter(Boolean).join(': ');
+  put(part('.why'), why);
+  part('.why').hidden = !why;
+  const began = Date.parse(job.started_at), ended = Date.parse(job.finished_at);
+  if (!began) return;
+  const span = document.createElement('span');
+  span.textContent = length((ended || now()) - began);
+  if (!ended) span.dataset.since = began;
+  part('.long').replaceChildren(span);
+}
+
+function made(job) {
+  const row = $('row').content.firstElementChild.cloneNode(true);
+  fill(row, job);
+  return row;
+}
+
+const picked = () => form.querySelectorAll('[name=id]:checked');
+// Whoever reads further down, ticks rows or walks through them would lose their place.
+const busy = () => scrollY > 40 || picked().length > 0 || rows.contains(document.activeElement);
+
+function show() {
+  const at = scrollY;
+  const jobs = [...waiting.values()].sort((a, b) => (a.id < b.id ? -1 : 1)).slice(-limit);
+  waiting.clear();
+  for (const job of jobs) {
+    const next = [...rows.children].find((row) => row.dataset.id < job.id);
+    rows.insertBefore(made(job), next ?? null);
+  }
+  for (let row; rows.children.length > limit && (row = rows.lastElementChild) && !row.querySelector(':checked, :focus');) row.remove();
+  const last = rows.lastElementChild?.dataset.id, older = $('next');
+  if (older) {
+    const url = new URL(older.href);
+    url.searchParams.set('after', last);
+    older.href = url;
+  }
+  if (scrollY !== at) scrollTo(0, at);
+  $('empty')?.remove();
+  listing.hidden = false;
+  $('none').hidden = rows.children.length > 0;
+  tick(true);
+  told();
+}
+
+function told() {
+  fresh.hidden = !waiting.size;
+  put(fresh, waiting.size === 1 ? '1 new job' : `${waiting.size} new jobs`);
+}
+fresh.addEventListener('click', () => { show(); scrollTo(0, 0); rows.querySelector('a.name')?.focus(); });
+addEventListener('scroll', () => waiting.size && !busy() && show(), { passive: true });
+
+function change(job) {
+  const row = $(`j-${job.id}`);
+  if (row) fill(row, job);
+  else if (waiting.has(job.id)) belongs(job) ? waiting.set(job.id, job) : waiting.delete(job.id);
+  // Only what is newer than this page's rows belongs on top of them.
+  else if (first && belongs(job) && (rows.children.length < limit || job.id > rows.lastElementChild.dataset.id)) waiting.set(job.id, job);
+}
+
+function gone(id) {
+  waiting.delete(id);
+  const row = $(`j-${id}`);
+  if (row && !row.contains(document.activeElement)) row.remove();
+  else row?.classList.add('aside');
+}
+
+function counted({ counts, total }) {
+  for (const chip of document.querySelectorAll('[data-count]')) put(chip, String(counts[chip.dataset.count] ?? total));
+}
+
+// Changes were missed: what the server would show now is the truth.
+async function reread() {
+  const url = new URL('/jobs', location), query = new URLSearchParams(location.search);
+  for (const name of ['state', 'owner', 'q', 'template']) for (const value of query.getAll(name)) if (value) url.searchParams.append(name, value);
+  for (const [name, value] of Object.entries(filter.labels)) url.searchParams.append('label', `${name}=${value}`);
+  for (const name of ['since', 'until']) if (filter[name] !== null) url.searchParams.set(name, new Date(filter[name]).toISOString());
+  url.searchParams.set('limit', limit);
+  if (!first) return location.reload();
+  const response = await fetch(url, { headers: { accept: 'application/json' } });
+  if (!response.ok) return;
+  const { jobs } = await response.json();
+  const there = new Set(jobs.map((job) => job.id));
+  const oldest = jobs.at(-1)?.id ?? '';
+  for (const row of [...rows.children]) if (row.dataset.id >= oldest && !there.has(row.dataset.id)) gone(row.dataset.id);
+  take(jobs);
+}
+
+function take(jobs) {
+  jobs.forEach(change);
+  if (waiting.size && !busy()) show();
+  else told();
+}
+
+stream('/events', {
+  batch(events) {
+    const jobs = [];
+    for (const { event, data } of events) {
+      if (event === 'job') jobs.push(data);
+      else if (event === 'deleted') gone(data.id);
+      else if (event === 'counts') counted(data);
+      else if (event === 'reset') reread();
+    }
+    take(jobs);
+  },
+  state(word, seconds) {
+    live.className = `live ${word}`;
+    put(live, { connecting: 'Connecting…', live: 'Live', waiting: `Connection lost; again in ${seconds} s`, refused: 'Not live: load the page again' }[word] ?? '');
+  },
+});
+
+// Selection.
+const all = $('all'), bar = form.querySelector('.bar');
+let before;
+function selected() {
+  const count = picked().length;
+  bar.classList.toggle('shown', count > 0);
+  put($('picked'), count ? `${count} selected` : '');
+  all.checked = count > 0 && count === rows.children.length;
+  all.indeterminate = count > 0 && !all.checked;
+  if (!count && waiting.size && !busy()) show();
+}
+all.hidden = false;
+bar.classList.add('scripted');
+all.addEventListener('change', () => { for (const box of rows.querySelectorAll('[name=id]')) box.checked = all.checked; selected(); });
+rows.addEventListener('click', (event) => {
+  if (event.target.name !== 'id') return;
+  const boxes = [...rows.querySelectorAll('[name=id]')], here = boxes.indexOf(event.target), there = boxes.indexOf(before);
+  if (event.shiftKey && there >= 0) for (const box of boxes.slice(Math.min(here, there), Math.max(here, there) + 1)) box.checked = event.target.checked;
+  before = event.target;
+  selected();
+});
+addEventListener('pageshow', selected);
+selected();
+
+// Keys.
+document.addEventListener('keydown', (event) => {
+  if (typing() || event.ctrlKey || event.metaKey || event.altKey) return;
+  const row = document.activeElement?.closest('#rows tr');
+  if (event.key === 'j' || event.key === 'k') {
+    const to = !row ? rows.firstElementChild : event.key === 'j' ? row.nextElementSibling : row.previousElementSibling;
+    to?.querySelector('a.name').focus();
+  } else if (event.key === 'x' && row) row.querySelector('[name=id]').click();
+});

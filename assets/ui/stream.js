@@ -1,0 +1,82 @@
+// A stream of server-sent events that comes back after a break and says how it is.
+//
+// EventSource hands events on one by one, hides why it stopped, and never gives up; a log of 100,000 lines wants them
+// in batches, and a page wants to say what is going on.
+import { server } from './show.js';
+
+const SILENCE = 45000; // The server says something every 15 s.
+const HIDDEN = 20000; // A tab that nobody sees gives its connection back after this.
+
+// `batch(events)` gets [{event, data}]; `state(word, seconds)` gets connecting, live, waiting, ended, refused.
+export function stream(url, { batch, state }) {
+  let last = '', retry = 1000, failures = 0, abort, timer, hider, over = false;
+
+  async function open() {
+    clearTimeout(timer);
+    timer = abort = undefined;
+    if (over || document.hidden) return;
+    const mine = abort = new AbortController();
+    let alarm;
+    const alive = () => { clearTimeout(alarm); alarm = setTimeout(() => mine.abort(), SILENCE); };
+    state('connecting');
+    let least = 0;
+    try {
+      alive();
+      const headers = { accept: 'text/event-stream', ...(last && { 'last-event-id': last }) };
+      const response = await fetch(url, { headers, signal: mine.signal, cache: 'no-store' });
+      server(response.headers.get('date'));
+      if (response.ok) {
+        failures = 0;
+        state('live');
+        await read(response.body, alive);
+      } else if (response.status < 500 && response.status !== 429) {
+        over = true;
+        state('refused', response.status);
+      } else {
+        least = 1000 * (response.headers.get('retry-after') || 0);
+      }
+    } catch { /* The connection broke: it is opened again below. */ }
+    clearTimeout(alarm);
+    if (over || mine !== abort || document.hidden) return;
+    const wait = Math.max(least, Math.min(30000, retry * 2 ** failures++) * (0.75 + Math.random() / 2));
+    state('waiting', Math.ceil(wait / 1000));
+    timer = setTimeout(open, wait);
+  }
+
+  async function read(body, alive) {
+    const reader = body.pipeThrough(new TextDecoderStream()).getReader();
+    let rest = '';
+    for (;;) {
+      const { done, value } = await reader.read();
+      if (done) return;
+      alive();
+      const blocks = (rest + value).split('\n\n');
+      rest = blocks.pop();
+      const events = [];
+      for (const block of blocks) {
+        let event = 'message', data = '';
+        for (const line of block.split('\n')) {
+          if (line.startsWith('data: ')) data += line.slice(6);
+          else if (line.startsWith('event: ')) event = line.slice(7);
+          else if (line.startsWith('id: ')) last = line.slice(4);
+          else if (line.startsWith('retry: ')) retry = +line.slice(7) || retry;
+        }
+        if (data) events.push({ event, data: JSON.parse(data) });
+      }
+      if (events.length) batch(events);
+      if (over) { reader.cancel().catch(() => {}); return; }
+    }
+  }
+
+  document.addEventListener('visibilitychange', () => {
+    clearTimeout(hider);
+    if (document.hidden) hider = setTimeout(() => abort?.abort(), HIDDEN);
+    else if (!abort || abort.signal.aborted) open();
+  });
+  addEventListener('online', () => timer && open());
+  // A page in the cache of the back button has no use for a connection.
+  addEventListener('pagehide', () => abort?.abort());
+  addEventListener('pageshow', (event) => event.persisted && open());
+  open();
+  return { end() { over = true; abort?.abort(); state('ended'); }, now: open };
+}

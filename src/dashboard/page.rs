@@ -1,0 +1,47 @@
+//! The web pages: whole HTML from the server, to which a few small scripts add what changes while one looks.
+//!
+//! Pages call [`service`](super::service) and nothing else. Text becomes HTML through [`maud`] alone, which escapes it;
+//! scripts put text into text nodes alone. So names, messages and output of jobs are never HTML, and the policy that
+//! every page carries ([`visit`]) would not let a script in them run.
+//!
+//! | module | what it owns |
+//! |---|---|
+//! | [`visit`] | who looks, with which token and theme; the frame around every page; the token's check |
+//! | [`list`], [`query`] | the list, and what it shows as it stands in its address |
+//! | [`job`], [`tail`] | one job, and the end of its log for browsers without scripts |
+//! | [`form`], [`words`] | the form of a new job, and the command line in it |
+//! | [`act`] | what is done to jobs, asked for once more where it cannot be undone |
+//! | [`show`] | times, durations, states |
+//! | [`files`] | style sheet, scripts, pictures |
+
+mod act;
+mod files;
+mod form;
+mod job;
+mod list;
+mod query;
+mod show;
+mod tail;
+mod visit;
+mod words;
+
+use axum::Router;
+use axum::routing::{get, post};
+
+use super::service::Service;
+
+/// Returns the routes of the pages. Around them somebody puts the [`Caller`](super::service::Caller) who asks into the
+/// request's extensions, and refuses other hosts and sites.
+pub fn router<S: Clone + Send + Sync + 'static>(service: Service) -> Router<S> {
+    Router::new()
+        .route("/", get(list::page))
+        .route("/ui/jobs/new", get(form::empty))
+        .route("/ui/jobs", post(form::create))
+        .route("/ui/jobs/{id}", get(job::page))
+        .route("/ui/jobs/{id}/head", get(job::head))
+        .route("/ui/act", get(act::confirm).post(act::perform))
+        .route("/ui/theme", post(visit::choose_theme))
+        .route("/ui/help", get(list::help))
+        .route("/ui/assets/{version}/{name}", get(files::serve))
+        .with_state(service)
+}

@@ -1,0 +1,333 @@
+//! What is done to jobs: a page that asks once more, and the form on it that does it.
+//!
+//! The first page is a plain GET, so that a selection of many jobs and the link on one job's page are the same thing,
+//! with or without scripts.
+
+use std::fmt;
+
+use axum::body::Bytes;
+use axum::extract::{RawQuery, State as Shared};
+use axum::http::StatusCode;
+use axum::response::Response;
+use futures_util::stream::{self, StreamExt};
+use maud::{Markup, html};
+
+use super::show;
+use super::visit::{Failure, Form, Visit, local, see_other};
+use crate::dashboard::job::{Job, JobId};
+use crate::dashboard::service::{self, Action, PAGE_LIMIT, Service, ServiceError};
+use crate::dashboard::store::Created;
+
+/// How many jobs are worked on at once.
+const AT_ONCE: usize = 8;
+
+/// Something that can be done to jobs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Deed {
+    Cancel,
+    Rerun,
+    Suspend,
+    Resume,
+    Delete,
+}
+
+/// What can be done to a selection, with the words on the buttons.
+pub(super) const BULK: [(Deed, &str); 5] = [
+    (Deed::Cancel, "Cancel…"),
+    (Deed::Rerun, "Rerun…"),
+    (Deed::Suspend, "Suspend…"),
+    (Deed::Resume, "Resume…"),
+    (Deed::Delete, "Delete…"),
+];
+
+impl Deed {
+    const ALL: [Self; 5] = [Self::Cancel, Self::Rerun, Self::Suspend, Self::Resume, Self::Delete];
+
+    fn named(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|deed| deed.name() == name)
+    }
+
+    /// Returns the name in forms.
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Self::Cancel => "cancel",
+            Self::Rerun => "rerun",
+            Self::Suspend => "suspend",
+            Self::Resume => "resume",
+            Self::Delete => "delete",
+        }
+    }
+
+    fn verb(self) -> &'static str {
+        match self {
+            Self::Cancel => "Cancel",
+            Self::Rerun => "Rerun",
+            Self::Suspend => "Suspend",
+            Self::Resume => "Resume",
+            Self::Delete => "Delete",
+        }
+    }
+
+    /// What is said when it was done.
+    fn done(self) -> &'static str {
+        match self {
+            Self::Cancel => "asked to end",
+            Self::Rerun => "started again as new jobs",
+            Self::Suspend => "suspended",
+            Self::Resume => "resumed",
+            Self::Delete => "deleted, with their logs",
+        }
+    }
+
+    fn consequence(self) -> &'static str {
+        match self {
+            Self::Cancel => "What runs gets a signal to end, and is ended for good shortly after. Its log so far is kept.",
+            Self::Rerun => "Each becomes a new job that runs the same again. The old ones stay as they are.",
+            Self::Suspend => "They are held back until they are resumed. What runs on Kubernetes is ended and begins anew then.",
+            Self::Resume => "They run as soon as there is room.",
+            Self::Delete => "The jobs and their logs are gone for good.",
+        }
+    }
+
+    /// Returns whether it makes sense for a job as it is.
+    pub(super) fn fits(self, job: &Job) -> bool {
+        use crate::dashboard::job::State;
+        let ends = job.state.is_final() || job.cancelling;
+        match self {
+            Self::Cancel => !ends,
+            Self::Rerun => true,
+            Self::Suspend => matches!(job.state, State::Pending | State::Running) && !ends,
+            Self::Resume => job.state == State::Suspended && !ends,
+            Self::Delete => job.state.is_final(),
+        }
+    }
+
+    /// Returns whether one is asked once more, also where it is a single job.
+    pub(super) fn is_asked(self) -> bool {
+        matches!(self, Self::Cancel | Self::Delete)
+    }
+
+    async fn perform(self, visit: &Visit, service: &Service, id: JobId, key: &str) -> service::Result<Option<JobId>> {
+        let caller = &visit.caller;
+        match self {
+            Self::Cancel => service.act(caller, id, Action::Cancel, None).await.map(|_| None),
+            Self::Suspend => service.act(caller, id, Action::Suspend, None).await.map(|_| None),
+            Self::Resume => service.act(caller, id, Action::Resume, None).await.map(|_| None),
+            Self::Delete => service.delete(caller, id).await.map(|()| None),
+            Self::Rerun => {
+                // A form that is sent twice starts nothing twice.
+                let key = (!key.is_empty()).then(|| format!("page:{key}:{id}"));
+                let (Created::New(job) | Created::Replayed(job)) = service.rerun(caller, id, key).await?;
+                Ok(Some(job.id))
+            }
+        }
+    }
+}
+
+impl fmt::Display for Deed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+/// What a form asks for.
+struct Asked {
+    deed: Deed,
+    ids: Vec<JobId>,
+    back: String,
+}
+
+impl Asked {
+    fn read(form: &Form) -> Result<Self, Failure> {
+        let wrong = |text: &str| Failure::new(StatusCode::BAD_REQUEST, "Nothing can be done", text);
+        let deed = Deed::named(form.one("do")).ok_or_else(|| wrong("It is not said what is to be done."))?;
+        let mut ids: Vec<JobId> = form.all("id").filter_map(|id| id.parse().ok()).collect();
+        ids.sort_unstable_by(|a, b| b.cmp(a));
+        ids.dedup();
+        if ids.is_empty() {
+            return Err(wrong("No job is selected: go back and tick some."));
+        }
+        if ids.len() > usize::try_from(PAGE_LIMIT).unwrap_or(usize::MAX) {
+            return Err(wrong(&format!("At most {PAGE_LIMIT} jobs at once.")));
+        }
+        Ok(Self {
+            deed,
+            ids,
+            back: local(form.one("back")).to_owned(),
+        })
+    }
+}
+
+/// Asks whether it is to be done.
+pub(super) async fn confirm(visit: Visit, Shared(service): Shared<Service>, RawQuery(text): RawQuery) -> Response {
+    let asked = match Asked::read(&Form::unchecked(&text.unwrap_or_default())) {
+        Ok(asked) => asked,
+        Err(failure) => return visit.failure(failure),
+    };
+    let mut jobs = Vec::new();
+    for id in &asked.ids {
+        match service.job(&visit.caller, *id).await {
+            Ok(job) => jobs.push(job),
+            // Deleted since the list was loaded: then there is nothing to ask about it.
+            Err(ServiceError::NotFound) => {}
+            Err(error) => return visit.failure(error),
+        }
+    }
+    let key = match super::visit::secret() {
+        Ok(key) => key,
+        Err(failure) => return visit.failure(failure),
+    };
+    let (fit, unfit): (Vec<Job>, Vec<Job>) = jobs.into_iter().partition(|job| asked.deed.fits(job));
+    let title = format!("{} {}?", asked.deed.verb(), show::jobs(fit.len()));
+    visit.page(StatusCode::OK, &title, None, &question(&visit, &asked, &fit, &unfit, &key))
+}
+
+fn question(visit: &Visit, asked: &Asked, fit: &[Job], unfit: &[Job], key: &str) -> Markup {
+    let deed = asked.deed;
+    let named = |jobs: &[Job]| {
+        html! {
+            ul.chosen {
+                @for job in jobs {
+                    li { (show::state(job.state)) " " a href={ "/ui/jobs/" (job.id) } { (job.name) } " " code.id { (job.id) } }
+                }
+            }
+        }
+    };
+    html! {
+        section.narrow {
+            @if fit.is_empty() {
+                h1 { "Nothing to " (deed) }
+            } @else {
+                h1 { (deed.verb()) " " (show::jobs(fit.len())) "?" }
+                p { (deed.consequence()) }
+                (named(fit))
+            }
+            @if !unfit.is_empty() {
+                h2 { "Left as they are" }
+                p { "These " (show::jobs(unfit.len())) " are in a state in which one cannot " (deed) " them." }
+                (named(unfit))
+            }
+            form.answer method="post" action="/ui/act" {
+                (visit.token_field())
+                input type="hidden" name="do" value=(deed);
+                input type="hidden" name="back" value=(asked.back);
+                input type="hidden" name="key" value=(key);
+                @for job in fit { input type="hidden" name="id" value=(job.id); }
+                @if !fit.is_empty() {
+                    button.primary.danger[deed.is_asked()] autofocus { (deed.verb()) " " (show::jobs(fit.len())) }
+                }
+                a.button href=(asked.back) { "Back" }
+            }
+        }
+    }
+}
+
+/// Does it.
+pub(super) async fn perform(visit: Visit, Shared(service): Shared<Service>, body: Bytes) -> Response {
+    let form = match Form::checked(&visit, &body) {
+        Ok(form) => form,
+        Err(failure) => return visit.failure(failure),
+    };
+    let asked = match Asked::read(&form) {
+        Ok(asked) => asked,
+        Err(failure) => return visit.failure(failure),
+    };
+    let deed = asked.deed;
+    let key = form.one("key");
+    let (visit_, service_) = (&visit, &service);
+    let results: Vec<_> = stream::iter(asked.ids.iter().copied())
+        .map(|id| async move { (id, deed.perform(visit_, service_, id, key).await) })
+        .buffered(AT_ONCE)
+        .collect()
+        .await;
+    let mut done = 0;
+    let mut new = None;
+    let mut failed = Vec::new();
+    for (id, result) in results {
+        match result {
+            Ok(made) => {
+                done += 1;
+                new = made.or(new);
+            }
+            Err(error) if asked.ids.len() == 1 => return visit.failure(error),
+            Err(error) => failed.push((id, error)),
+        }
+    }
+    if !failed.is_empty() {
+        return visit.page(StatusCode::CONFLICT, "Not all was done", None, &partly(&asked, done, &failed));
+    }
+    match (deed, asked.ids.as_slice(), new) {
+        // Whoever runs one job again wants to see it.
+        (Deed::Rerun, [_], Some(new)) => see_other(&format!("/ui/jobs/{new}")),
+        _ => see_other(&with_notice(&asked.back, deed, done)),
+    }
+}
+
+fn partly(asked: &Asked, done: usize, failed: &[(JobId, ServiceError)]) -> Markup {
+    html! {
+        section.narrow {
+            h1 { (show::jobs(failed.len())) " could not be done" }
+            @if done > 0 { p { (show::jobs(done)) ": " (asked.deed.done()) "." } }
+            ul.chosen {
+                @for (id, error) in failed {
+                    li { a href={ "/ui/jobs/" (id) } { code.id { (id) } } ": " (error) }
+                }
+            }
+            p { a.button href=(asked.back) { "Back" } }
+        }
+    }
+}
+
+/// Puts into an address what its page is to say; [`notice`] takes it out again.
+fn with_notice(address: &str, deed: Deed, count: usize) -> String {
+    let (path, query) = address.split_once('?').unwrap_or((address, ""));
+    let mut pairs = form_urlencoded::Serializer::new(String::new());
+    for (name, value) in super::query::pairs(query) {
+        if name != "done" && name != "count" {
+            pairs.append_pair(&name, &value);
+        }
+    }
+    pairs.append_pair("done", deed.name()).append_pair("count", &count.to_string());
+    format!("{path}?{}", pairs.finish())
+}
+
+/// Returns what was done before this page was asked for, by its address.
+pub(super) fn notice(query: &str) -> Option<String> {
+    let form = Form::unchecked(query);
+    let deed = Deed::named(form.one("done"))?;
+    let count: usize = form.one("count").parse().ok()?;
+    let text = match (deed, count) {
+        (Deed::Rerun, 1) => "started again as a new job",
+        (Deed::Delete, 1) => "deleted, with its log",
+        _ => deed.done(),
+    };
+    Some(format!("{}: {text}.", show::jobs(count)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_done_is_said_once_and_filters_stay() {
+        let address = with_notice("/?q=a%26b&done=cancel&count=9", Deed::Delete, 2);
+        assert_eq!(address, "/?q=a%26b&done=delete&count=2");
+        let query = address.split_once('?').expect("a query").1;
+        assert_eq!(notice(query).as_deref(), Some("2 jobs: deleted, with their logs."));
+        assert_eq!(notice("done=delete&count=<b>"), None);
+        assert_eq!(notice("done=x&count=1"), None);
+        assert_eq!(with_notice("/", Deed::Rerun, 1), "/?done=rerun&count=1");
+    }
+
+    #[test]
+    fn only_sane_requests_are_taken() {
+        let read = |text: &str| Asked::read(&Form::unchecked(text));
+        let asked = read("do=cancel&id=0000000000001&id=0000000000002&id=0000000000001&id=x&back=//evil").map_err(|_| ());
+        let asked = asked.expect("good");
+        assert_eq!((asked.ids.len(), asked.back.as_str()), (2, "/"));
+        assert!(read("do=format&id=0000000000001").is_err());
+        assert!(read("do=cancel").is_err());
+        let many: String = (0..=PAGE_LIMIT).map(|number| format!("&id={number:013}")).collect();
+        assert!(read(&format!("do=cancel{many}")).is_err());
+    }
+}

@@ -1,0 +1,219 @@
+//! One job: how it is, how it came to that, what it runs, and what it writes.
+
+use axum::extract::{Path, State as Shared};
+use axum::http::StatusCode;
+use axum::response::Response;
+use maud::{Markup, html};
+
+use super::act::Deed;
+use super::tail::{self, Tail};
+use super::visit::{Failure, Visit};
+use super::{list, show, words};
+use crate::dashboard::control::now_ms;
+use crate::dashboard::job::spec::Spec;
+use crate::dashboard::job::{Job, State};
+use crate::dashboard::service::Service;
+
+/// Shows a job.
+pub(super) async fn page(visit: Visit, Shared(service): Shared<Service>, Path(id): Path<String>) -> Response {
+    let Ok(id) = id.parse() else {
+        return visit.failure(Failure::no_job());
+    };
+    let shown = async {
+        let job = service.job(&visit.caller, id).await?;
+        let spec = service.spec(&visit.caller, id).await?;
+        let tail = tail::read(&service, &visit.caller, id).await?;
+        Ok::<_, Failure>((job, spec, tail))
+    };
+    match shown.await {
+        Ok((job, spec, tail)) => {
+            let title = format!("{} · {}", job.name, job.state);
+            let content = content(&visit, &job, &spec, &tail, now_ms());
+            visit.page(StatusCode::OK, &title, Some("job.js"), &content)
+        }
+        Err(failure) => visit.failure(failure),
+    }
+}
+
+/// Shows how a job is, as a part of its page that a script puts in the place of an older one.
+pub(super) async fn head(visit: Visit, Shared(service): Shared<Service>, Path(id): Path<String>) -> Response {
+    let Ok(id) = id.parse() else {
+        return visit.failure(Failure::no_job());
+    };
+    match service.job(&visit.caller, id).await {
+        Ok(job) => visit.send(StatusCode::OK, summary(&visit, &job, now_ms())),
+        Err(error) => visit.failure(error),
+    }
+}
+
+/// Returns the content of the page.
+pub(super) fn content(visit: &Visit, job: &Job, spec: &Spec, tail: &Tail, now_ms: i64) -> Markup {
+    html! {
+        (summary(visit, job, now_ms))
+        (log(job, tail))
+        (specification(spec))
+    }
+}
+
+fn summary(visit: &Visit, job: &Job, now_ms: i64) -> Markup {
+    html! {
+        section #head aria-labelledby="title" data-state=(job.state) data-version=(job.version) data-final[job.state.is_final()] data-whole[job.log_complete] {
+            nav.crumbs aria-label="Where this is" { a href="/" { "Jobs" } }
+            div.title {
+                h1 #title { (job.name) }
+                (show::state(job.state))
+                code.id { (job.id) }
+            }
+            @if let Some(why) = list::why(job) {
+                p class={ "why " (job.state) } { (why) }
+            }
+            p.labels { @for (name, value) in &job.labels {
+                a.label href=(by_label(name, value)) title="Jobs with this label" { (name) @if !value.is_empty() { "=" (value) } } " "
+            } }
+            (actions(visit, job))
+            (timeline(job, now_ms))
+        }
+    }
+}
+
+fn by_label(name: &str, value: &str) -> String {
+    let mut query = form_urlencoded::Serializer::new("/?".to_owned());
+    query.append_pair("label", &format!("{name}={value}")).finish()
+}
+
+fn actions(visit: &Visit, job: &Job) -> Markup {
+    let here = format!("/ui/jobs/{}", job.id);
+    // What cannot be undone is asked once more, on a page of its own.
+    let deed = |deed: Deed, title: &str| {
+        let asked = deed.is_asked();
+        // A job that is deleted has no page to come back to.
+        let back = if deed == Deed::Delete { "/" } else { &here };
+        html! {
+            form method=(if asked { "get" } else { "post" }) action="/ui/act" {
+                @if !asked {
+                    (visit.token_field())
+                    // The same page sends the same key, so a double click runs a job again once.
+                    input type="hidden" name="key" value={ (job.version) "-" (now_ms()) };
+                }
+                input type="hidden" name="id" value=(job.id);
+                input type="hidden" name="back" value=(back);
+                button name="do" value=(deed) .danger[asked] { (title) }
+            }
+        }
+    };
+    html! {
+        div.actions role="group" aria-label="What can be done" {
+            @if Deed::Cancel.fits(job) { (deed(Deed::Cancel, "Cancel…")) }
+            @if Deed::Resume.fits(job) { (deed(Deed::Resume, "Resume")) }
+            @if Deed::Suspend.fits(job) { (deed(Deed::Suspend, "Suspend")) }
+            (deed(Deed::Rerun, "Run again"))
+            a.button href={ "/ui/jobs/new?from=" (job.id) } { "Edit and run…" }
+            @if Deed::Delete.fits(job) { (deed(Deed::Delete, "Delete…")) }
+        }
+    }
+}
+
+/// How the job came to be as it is, with how long each part took.
+fn timeline(job: &Job, now_ms: i64) -> Markup {
+    let created = job.created_ms;
+    let waited = job.started_ms.or(job.finished_ms).unwrap_or(now_ms) - created;
+    let ticking = |since: i64, length: i64, over: bool| {
+        html! { @if over { (show::length(length)) } @else { span data-since=(since) { (show::length(length)) } } }
+    };
+    html! {
+        ol.timeline aria-label="What happened when" {
+            li {
+                strong { "Created" } " " (show::ago(created, now_ms))
+                span { "by " (job.owner) @if let Some(parent) = job.parent { ", a rerun of " a href={ "/ui/jobs/" (parent) } { code { (parent) } } } }
+            }
+            @if let Some(started) = job.started_ms {
+                li {
+                    strong { "Started" } " " (show::ago(started, now_ms))
+                    span { "after it waited " (show::length(waited)) }
+                }
+            } @else if job.finished_ms.is_none() {
+                li.now {
+                    strong { @if job.state == State::Suspended { "Held back" } @else { "Waiting" } }
+                    span { "for " (ticking(created, waited, false)) }
+                }
+            }
+            @if job.attempts > 1 {
+                li { strong { "Attempts" } span { (job.attempts) " were begun" } }
+            }
+            @if let Some(finished) = job.finished_ms {
+                li class=(job.state) {
+                    strong { (match job.state { State::Succeeded => "Succeeded", State::Cancelled => "Cancelled", _ => "Failed" }) }
+                    " " (show::ago(finished, now_ms))
+                    span {
+                        @if let Some(started) = job.started_ms { "after it ran " (show::length(finished - started)) } @else { "before it began" }
+                        @if let Some(code) = job.exit_code { ", with exit code " (code) }
+                    }
+                }
+            } @else if let Some(started) = job.started_ms {
+                li.now {
+                    strong { @if job.state == State::Stopping { "Stopping" } @else { "Running" } }
+                    span { "for " (ticking(started, now_ms - started, false)) @if let Some(code) = job.exit_code { ", after an attempt with exit code " (code) } }
+                }
+            }
+        }
+    }
+}
+
+fn log(job: &Job, tail: &Tail) -> Markup {
+    let raw = format!("/jobs/{}/logs?format=text", job.id);
+    html! {
+        section #log aria-labelledby="log-title" data-job=(job.id) data-last=(tail.last) {
+            div.head {
+                h2 #log-title { "Log" }
+                // The script shows these: without it they would do nothing.
+                div #tools .tools hidden {
+                    form #find .find role="search" {
+                        (show::icon("search"))
+                        input #needle type="search" placeholder="Search the log" aria-label="Search the log" autocomplete="off" spellcheck="false" aria-keyshortcuts="/";
+                        output #hits for="needle" {}
+                        button #before type="button" aria-label="Previous match" { "↑" }
+                        button #after aria-label="Next match" { "↓" }
+                    }
+                    label.check { input #follow type="checkbox" aria-keyshortcuts="f"; "Follow" }
+                    label.check { input #wrap type="checkbox" aria-keyshortcuts="w"; "Wrap" }
+                    label.check { input #times type="checkbox" aria-keyshortcuts="t"; "Times" }
+                    form #jump { input #line type="text" inputmode="numeric" pattern="[0-9]+" size="7" placeholder="Line" aria-label="Jump to line" aria-keyshortcuts="g"; }
+                }
+                a.button href=(raw) download={ (job.name) "-" (job.id) ".log" } { "Download" }
+                a.button.quiet href=(raw) { "Raw" }
+            }
+            p #link .link role="status" hidden {}
+            div #plain {
+                p.hint { (tail.said()) " " @if !job.log_complete { a href={ "/ui/jobs/" (job.id) } { "Load again" } } }
+                @if !tail.text.is_empty() { pre.log tabindex="0" aria-label="The end of the log" { (tail.text) } }
+            }
+        }
+    }
+}
+
+fn specification(spec: &Spec) -> Markup {
+    let limits = &spec.limits;
+    let json = serde_json::to_string_pretty(spec).unwrap_or_default();
+    html! {
+        section aria-labelledby="spec-title" {
+            h2 #spec-title { "What it runs" }
+            dl.spec {
+                dt { "Command" } dd { code.command { (words::join(&spec.command)) } }
+                @if let Some(image) = &spec.image { dt { "Image" } dd { code { (image) } } }
+                @if !spec.env.is_empty() {
+                    dt { "Environment" }
+                    // Values are often secrets; whoever looks over a shoulder does not see them.
+                    dd { details { summary { @for (place, name) in spec.env.keys().enumerate() { @if place > 0 { ", " } code { (name) } } }
+                        pre { @for (name, value) in &spec.env { (name) "=" (value) "\n" } } } }
+                }
+                dt { "Retries" } dd { (spec.retries) }
+                dt { "Limits" }
+                dd {
+                    (show::length(i64::from(limits.seconds) * 1000)) ", " (limits.memory_mib) " MiB of memory, "
+                    (f64::from(limits.cpu_milli) / 1000.0) " of a core, " (limits.output_mib) " MiB of output"
+                }
+            }
+            details.document { summary { "As JSON" } pre { (json) } }
+        }
+    }
+}
