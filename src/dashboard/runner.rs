@@ -80,6 +80,15 @@ pub trait Runner: Send + Sync {
     /// [`RunnerError`].
     async fn forget(&self, job: &Job) -> Result<(), RunnerError>;
 
+    /// Removes what is left of a job that the store does not know (any more). A runner that keeps nothing need not.
+    ///
+    /// # Errors
+    /// [`RunnerError`].
+    async fn discard(&self, id: JobId) -> Result<(), RunnerError> {
+        _ = id;
+        Ok(())
+    }
+
     /// Sends a job's lines from `position` on (empty: from its beginning), numbered from `next`, until nothing more can
     /// come for now, and then returns: the attempt ended, or the job. Breaks of the connection are the runner's to mend;
     /// lines that are lost for good are told by a line of [`super::log::Stream::Note`]. A line is sent as soon as it is

@@ -121,6 +121,9 @@ pub enum Changed {
         /// Whose it was.
         owner: String,
     },
+    /// Changes may have been missed, because the connection on which they are told broke: what is shown must be read
+    /// again.
+    Missed,
 }
 
 /// A store of jobs.
