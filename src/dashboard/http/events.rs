@@ -20,7 +20,7 @@ use super::guard::By;
 use super::openapi::EventsRefused;
 use super::problem::Problem;
 use super::streams::{self, Events, HEARTBEAT, Open};
-use crate::dashboard::job::JobId;
+use crate::dashboard::job::{Job, JobId};
 use crate::dashboard::service::{Caller, Service, ServiceError};
 use crate::dashboard::store::Changed;
 
@@ -89,7 +89,8 @@ struct Watching {
     caller: Caller,
     open: Open,
     heartbeat: Interval,
-    gathered: BTreeMap<JobId, Changed>,
+    /// The newest row of each job that changed; nothing of one that was deleted.
+    gathered: BTreeMap<JobId, Option<Job>>,
     missed: bool,
     due: Option<Instant>,
     begun: bool,
@@ -131,32 +132,25 @@ impl Watching {
     }
 
     fn hear(&mut self, changed: Result<Changed, RecvError>) {
-        let changed = match changed {
-            Ok(changed) if Service::may_see(&self.caller, &changed) => changed,
-            Ok(_) => return,
-            Err(RecvError::Lagged(_)) => {
-                self.missed = true;
-                self.due.get_or_insert_with(|| Instant::now() + GATHER);
-                return;
+        match changed {
+            Ok(changed) if !Service::may_see(&self.caller, &changed) => return,
+            Ok(Changed::Job(job)) => {
+                self.gathered.insert(job.id, Some(job));
             }
+            Ok(Changed::Deleted { id, .. }) => {
+                self.gathered.insert(id, None);
+            }
+            Ok(Changed::Missed) | Err(RecvError::Lagged(_)) => self.missed = true,
             Err(RecvError::Closed) => {
                 self.done = true;
                 return;
             }
-        };
-        self.due.get_or_insert_with(|| Instant::now() + GATHER);
-        if self.gathered.len() >= MOST {
-            self.missed = true;
         }
+        self.due.get_or_insert_with(|| Instant::now() + GATHER);
+        self.missed |= self.gathered.len() > MOST;
         if self.missed {
             self.gathered.clear();
-            return;
         }
-        let id = match &changed {
-            Changed::Job(job) => job.id,
-            Changed::Deleted { id, .. } => *id,
-        };
-        self.gathered.insert(id, changed);
     }
 
     /// Writes what was gathered.
@@ -166,10 +160,10 @@ impl Watching {
         if std::mem::take(&mut self.missed) {
             out.event("reset", id, &json!({}));
         }
-        for (job, changed) in std::mem::take(&mut self.gathered) {
-            match changed {
-                Changed::Job(job) => out.event("job", id, &ApiJob::from(job)),
-                Changed::Deleted { .. } => out.event("deleted", id, &json!({"id": job})),
+        for (gone, job) in std::mem::take(&mut self.gathered) {
+            match job {
+                Some(job) => out.event("job", id, &ApiJob::from(job)),
+                None => out.event("deleted", id, &json!({"id": gone})),
             };
         }
         match self.counts.of(&self.service, &self.caller).await {

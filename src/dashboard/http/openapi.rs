@@ -41,8 +41,8 @@ macro_rules! refusals {
 
             impl IntoResponses for $name {
                 fn responses() -> BTreeMap<String, RefOr<utoipa::openapi::Response>> {
-                    let mut kinds = ALWAYS.to_vec();
-                    kinds.extend([$(Kind::$kind),*]);
+                    let more: &[Kind] = &[$(Kind::$kind),*];
+                    let kinds = [&ALWAYS[..], more].concat();
                     problem::described(&kinds)
                 }
             }
