@@ -182,8 +182,14 @@ pub mod reason {
     pub const RETRIES: &str = "BackoffLimitExceeded";
     /// The program used more memory than it may; Kubernetes' word too.
     pub const MEMORY: &str = "OOMKilled";
+    /// The program used more processor time than it may.
+    pub const CPU: &str = "CpuLimitExceeded";
+    /// The program started more processes than a job may have.
+    pub const PROCESSES: &str = "ProcessLimitExceeded";
     /// The program wrote more than it may.
     pub const OUTPUT: &str = "OutputLimitExceeded";
+    /// The program's output could not be kept: the disk is full, for example.
+    pub const OUTPUT_LOST: &str = "OutputLost";
     /// The program could not be started.
     pub const START: &str = "StartError";
     /// The server that ran it went away.
@@ -335,9 +341,11 @@ pub fn observe(job: &Job, seen: &Seen, now_ms: i64) -> Change {
         Phase::Ending => (State::Stopping, seen.reason.clone(), seen.message.clone()),
         // What ended well before the request to end it reached it ended well.
         Phase::Succeeded => (State::Succeeded, seen.reason.clone(), seen.message.clone()),
-        Phase::Failed | Phase::Gone if job.cancelling => {
-            (State::Cancelled, Some(reason::CANCELLED.to_owned()), seen.message.clone())
-        }
+        Phase::Failed | Phase::Gone if job.cancelling => (
+            State::Cancelled,
+            Some(reason::CANCELLED.to_owned()),
+            seen.message.clone(),
+        ),
         Phase::Failed => (State::Failed, seen.reason.clone(), seen.message.clone()),
         Phase::Gone => (
             State::Failed,

@@ -3,6 +3,8 @@
 //! A runner is told what is wanted and says what it sees; it decides nothing about states. Everything may be asked twice,
 //! and after a restart of the server everything is asked again.
 
+pub mod process;
+
 use async_trait::async_trait;
 use tokio::sync::mpsc;
 
@@ -80,6 +82,15 @@ pub trait Runner: Send + Sync {
     /// [`RunnerError`].
     async fn forget(&self, job: &Job) -> Result<(), RunnerError>;
 
+    /// Removes what is left of a job that the store does not know (any more). A runner that keeps nothing need not.
+    ///
+    /// # Errors
+    /// [`RunnerError`].
+    async fn discard(&self, id: JobId) -> Result<(), RunnerError> {
+        _ = id;
+        Ok(())
+    }
+
     /// Sends a job's lines from `position` on (empty: from its beginning), numbered from `next`, until nothing more can
     /// come for now, and then returns: the attempt ended, or the job. Breaks of the connection are the runner's to mend;
     /// lines that are lost for good are told by a line of [`super::log::Stream::Note`]. A line is sent as soon as it is
@@ -87,13 +98,8 @@ pub trait Runner: Send + Sync {
     ///
     /// # Errors
     /// It cannot be read now; the same call again may work.
-    async fn follow(
-        &self,
-        job: &Job,
-        position: &str,
-        next: u64,
-        lines: mpsc::Sender<Batch>,
-    ) -> Result<(), RunnerError>;
+    async fn follow(&self, job: &Job, position: &str, next: u64, lines: mpsc::Sender<Batch>)
+    -> Result<(), RunnerError>;
 
     /// Tells how jobs are: all of them at first, then [`Told::Synced`], then every change. Ends with the receiver.
     async fn watch(&self, told: mpsc::Sender<Told>);

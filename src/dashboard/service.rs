@@ -295,18 +295,23 @@ impl Service {
 
     /// Returns whether a change is one that the caller may see.
     pub fn may_see(caller: &Caller, change: &Changed) -> bool {
-        caller.admin
-            || caller.name
-                == *match change {
-                    Changed::Job(job) => &job.owner,
-                    Changed::Deleted { owner, .. } => owner,
-                }
+        let owner = match change {
+            Changed::Job(job) => &job.owner,
+            Changed::Deleted { owner, .. } => owner,
+            Changed::Missed => return true,
+        };
+        caller.admin || caller.name == *owner
     }
 }
 
 /// Returns what an action changes in a job's row; nothing where it is done already.
 fn wanted(job: &Job, action: Action) -> Result<Option<Change>> {
-    let refused = |what: &str| Err(ServiceError::State(format!("the job is {} and cannot be {what}", job.state)));
+    let refused = |what: &str| {
+        Err(ServiceError::State(format!(
+            "the job is {} and cannot be {what}",
+            job.state
+        )))
+    };
     match action {
         Action::Cancel if job.cancelling || job.state == State::Cancelled => Ok(None),
         Action::Cancel if job.state.is_final() => refused("cancelled"),
