@@ -1,5 +1,5 @@
 // The list: rows change and come in as jobs do, without moving what one looks at.
-import { typing } from './app.js';
+import { keys } from './app.js';
 import { length, now, put, tick } from './show.js';
 import { stream } from './stream.js';
 
@@ -65,7 +65,7 @@ const busy = () => scrollY > 40 || picked().length > 0 || rows.contains(document
 
 function show() {
   const at = scrollY;
-  const jobs = [...waiting.values()].sort((a, b) => (a.id < b.id ? -1 : 1)).slice(-limit);
+  const jobs = [...waiting.values()].slice(-limit);
   waiting.clear();
   for (const job of jobs) {
     const next = [...rows.children].find((row) => row.dataset.id < job.id);
@@ -114,19 +114,20 @@ function counted({ counts, total }) {
 
 // Changes were missed: what the server would show now is the truth.
 async function reread() {
-  const url = new URL('/jobs', location), query = new URLSearchParams(location.search);
-  for (const name of ['state', 'owner', 'q', 'template']) for (const value of query.getAll(name)) if (value) url.searchParams.append(name, value);
-  for (const [name, value] of Object.entries(filter.labels)) url.searchParams.append('label', `${name}=${value}`);
-  for (const name of ['since', 'until']) if (filter[name] !== null) url.searchParams.set(name, new Date(filter[name]).toISOString());
-  url.searchParams.set('limit', limit);
-  if (!first) return location.reload();
-  const response = await fetch(url, { headers: { accept: 'application/json' } });
+  const response = await fetch(location, { headers: { accept: 'text/html' } });
   if (!response.ok) return;
-  const { jobs } = await response.json();
-  const there = new Set(jobs.map((job) => job.id));
-  const oldest = jobs.at(-1)?.id ?? '';
-  for (const row of [...rows.children]) if (row.dataset.id >= oldest && !there.has(row.dataset.id)) gone(row.dataset.id);
-  take(jobs);
+  const page = new DOMParser().parseFromString(await response.text(), 'text/html');
+  for (const row of [...rows.children]) if (!page.getElementById(row.id)) gone(row.dataset.id);
+  for (const row of page.querySelectorAll('#rows > tr')) {
+    const mine = $(row.id);
+    if (mine && +mine.dataset.version >= +row.dataset.version) continue;
+    const next = [...rows.children].find((other) => other.dataset.id < row.dataset.id);
+    document.adoptNode(row);
+    if (mine) mine.replaceChildren(...row.children);
+    else rows.insertBefore(row, next ?? null);
+    (mine ?? row).dataset.version = row.dataset.version;
+  }
+  tick(true);
 }
 
 function take(jobs) {
@@ -146,9 +147,9 @@ stream('/events', {
     }
     take(jobs);
   },
-  state(word, seconds) {
+  state(word, text) {
     live.className = `live ${word}`;
-    put(live, { connecting: 'Connecting…', live: 'Live', waiting: `Connection lost; again in ${seconds} s`, refused: 'Not live: load the page again' }[word] ?? '');
+    put(live, text ?? '');
   },
 });
 
@@ -176,12 +177,10 @@ rows.addEventListener('click', (event) => {
 addEventListener('pageshow', selected);
 selected();
 
-// Keys.
-document.addEventListener('keydown', (event) => {
-  if (typing() || event.ctrlKey || event.metaKey || event.altKey) return;
-  const row = document.activeElement?.closest('#rows tr');
-  if (event.key === 'j' || event.key === 'k') {
-    const to = !row ? rows.firstElementChild : event.key === 'j' ? row.nextElementSibling : row.previousElementSibling;
+keys((key) => {
+  const row = document.activeElement.closest('#rows tr');
+  if (key === 'j' || key === 'k') {
+    const to = !row ? rows.firstElementChild : key === 'j' ? row.nextElementSibling : row.previousElementSibling;
     to?.querySelector('a.name').focus();
-  } else if (event.key === 'x' && row) row.querySelector('[name=id]').click();
+  } else if (key === 'x') row?.querySelector('[name=id]').click();
 });

@@ -7,7 +7,7 @@ import { server } from './show.js';
 const SILENCE = 45000; // The server says something every 15 s.
 const HIDDEN = 20000; // A tab that nobody sees gives its connection back after this.
 
-// `batch(events)` gets [{event, data}]; `state(word, seconds)` gets connecting, live, waiting, ended, refused.
+// `batch(events)` gets [{event, data}]; `state(word, text)` gets how the stream is, for programs and for people.
 export function stream(url, { batch, state }) {
   let last = '', retry = 1000, failures = 0, abort, timer, hider, over = false;
 
@@ -18,7 +18,7 @@ export function stream(url, { batch, state }) {
     const mine = abort = new AbortController();
     let alarm;
     const alive = () => { clearTimeout(alarm); alarm = setTimeout(() => mine.abort(), SILENCE); };
-    state('connecting');
+    state('connecting', 'Connecting…');
     let least = 0;
     try {
       alive();
@@ -27,11 +27,11 @@ export function stream(url, { batch, state }) {
       server(response.headers.get('date'));
       if (response.ok) {
         failures = 0;
-        state('live');
+        state('live', 'Live');
         await read(response.body, alive);
       } else if (response.status < 500 && response.status !== 429) {
         over = true;
-        state('refused', response.status);
+        state('refused', 'Not live: load the page again');
       } else {
         least = 1000 * (response.headers.get('retry-after') || 0);
       }
@@ -39,7 +39,7 @@ export function stream(url, { batch, state }) {
     clearTimeout(alarm);
     if (over || mine !== abort || document.hidden) return;
     const wait = Math.max(least, Math.min(30000, retry * 2 ** failures++) * (0.75 + Math.random() / 2));
-    state('waiting', Math.ceil(wait / 1000));
+    state('waiting', `Connection lost; again in ${Math.ceil(wait / 1000)} s`);
     timer = setTimeout(open, wait);
   }
 
@@ -73,10 +73,6 @@ export function stream(url, { batch, state }) {
     if (document.hidden) hider = setTimeout(() => abort?.abort(), HIDDEN);
     else if (!abort || abort.signal.aborted) open();
   });
-  addEventListener('online', () => timer && open());
-  // A page in the cache of the back button has no use for a connection.
-  addEventListener('pagehide', () => abort?.abort());
-  addEventListener('pageshow', (event) => event.persisted && open());
   open();
-  return { end() { over = true; abort?.abort(); state('ended'); }, now: open };
+  return { end() { over = true; abort?.abort(); state('ended'); } };
 }

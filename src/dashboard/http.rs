@@ -34,6 +34,7 @@ use self::guard::Guard;
 use self::problem::{Kind, Problem};
 use self::streams::Streams;
 use super::health::Health;
+use super::page;
 use super::service::Service;
 
 /// What every route may use; cheap to clone.
@@ -104,7 +105,7 @@ impl Default for Limits {
 pub fn router(app: App) -> Router {
     let mut routes: Router<App> = openapi::open().split_for_parts().0;
     if let Some(api) = &app.api {
-        let guarded = openapi::guarded().split_for_parts().0;
+        let guarded = openapi::guarded().split_for_parts().0.merge(page::router());
         let guarded = guarded.route_layer(middleware::from_fn_with_state(api.guard.clone(), guard::check));
         routes = routes
             .merge(guarded.with_state(api.clone()))

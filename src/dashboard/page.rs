@@ -2,7 +2,7 @@
 //!
 //! Pages call [`service`](super::service) and nothing else. Text becomes HTML through [`maud`] alone, which escapes it;
 //! scripts put text into text nodes alone. So names, messages and output of jobs are never HTML, and the policy that
-//! every page carries ([`visit`]) would not let a script in them run.
+//! every answer carries ([`guard`](super::http::guard)) would not let a script in them run.
 //!
 //! | module | what it owns |
 //! |---|---|
@@ -28,11 +28,11 @@ mod words;
 use axum::Router;
 use axum::routing::{get, post};
 
-use super::service::Service;
+use super::http::Api;
 
-/// Returns the routes of the pages. Around them somebody puts the [`Caller`](super::service::Caller) who asks into the
-/// request's extensions, and refuses other hosts and sites.
-pub fn router<S: Clone + Send + Sync + 'static>(service: Service) -> Router<S> {
+/// Returns the routes of the pages. They belong behind the [guard](super::http::guard), which says who asks and refuses
+/// other hosts and sites.
+pub fn router() -> Router<Api> {
     Router::new()
         .route("/", get(list::page))
         .route("/ui/jobs/new", get(form::empty))
@@ -43,5 +43,4 @@ pub fn router<S: Clone + Send + Sync + 'static>(service: Service) -> Router<S> {
         .route("/ui/theme", post(visit::choose_theme))
         .route("/ui/help", get(list::help))
         .route("/ui/assets/{version}/{name}", get(files::serve))
-        .with_state(service)
 }

@@ -6,14 +6,14 @@
 use std::fmt;
 
 use axum::body::Bytes;
-use axum::extract::{RawQuery, State as Shared};
+use axum::extract::RawQuery;
 use axum::http::StatusCode;
 use axum::response::Response;
 use futures_util::stream::{self, StreamExt};
 use maud::{Markup, html};
 
 use super::show;
-use super::visit::{Failure, Form, Visit, local, see_other};
+use super::visit::{Failure, Form, Visit, Work, local, see_other};
 use crate::dashboard::job::{Job, JobId};
 use crate::dashboard::service::{self, Action, PAGE_LIMIT, Service, ServiceError};
 use crate::dashboard::store::Created;
@@ -159,7 +159,7 @@ impl Asked {
 }
 
 /// Asks whether it is to be done.
-pub(super) async fn confirm(visit: Visit, Shared(service): Shared<Service>, RawQuery(text): RawQuery) -> Response {
+pub(super) async fn confirm(visit: Visit, Work(service): Work, RawQuery(text): RawQuery) -> Response {
     let asked = match Asked::read(&Form::unchecked(&text.unwrap_or_default())) {
         Ok(asked) => asked,
         Err(failure) => return visit.failure(failure),
@@ -223,7 +223,7 @@ fn question(visit: &Visit, asked: &Asked, fit: &[Job], unfit: &[Job], key: &str)
 }
 
 /// Does it.
-pub(super) async fn perform(visit: Visit, Shared(service): Shared<Service>, body: Bytes) -> Response {
+pub(super) async fn perform(visit: Visit, Work(service): Work, body: Bytes) -> Response {
     let form = match Form::checked(&visit, &body) {
         Ok(form) => form,
         Err(failure) => return visit.failure(failure),

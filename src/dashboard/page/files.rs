@@ -39,7 +39,6 @@ pub(super) async fn serve(Path((version, name)): Path<(String, String)>) -> Resp
     let headers = [
         (header::CONTENT_TYPE, HeaderValue::from_static(kind)),
         (header::CACHE_CONTROL, HeaderValue::from_static(caching)),
-        (header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff")),
     ];
     (headers, text).into_response()
 }
@@ -78,5 +77,62 @@ mod tests {
         for name in ["none.js", "../versions.toml", "..", "ui"] {
             assert_eq!(ask(&VERSION, name).await.status(), StatusCode::NOT_FOUND, "{name}");
         }
+    }
+
+    /// Text and the grounds on which it stands, as the style sheet uses them.
+    const TEXTS: [(&str, &[&str]); 17] = [
+        ("text", &["ground", "raised", "info-ground", "good-ground", "bad-ground", "warn-ground", "found"]),
+        ("faint", &["ground", "raised", "info-ground", "bad-ground", "warn-ground"]),
+        ("link", &["ground", "raised", "info-ground"]),
+        ("on-strong", &["strong"]),
+        ("bad", &["ground", "raised", "info-ground", "bad-ground"]),
+        ("ground", &["bad"]),
+        ("good", &["ground", "raised", "info-ground"]),
+        ("warn", &["ground", "raised", "info-ground", "warn-ground"]),
+        ("black", &["raised", "bad-ground"]),
+        ("red", &["raised", "bad-ground"]),
+        ("green", &["raised", "bad-ground"]),
+        ("yellow", &["raised", "bad-ground"]),
+        ("blue", &["raised", "bad-ground"]),
+        ("magenta", &["raised", "bad-ground"]),
+        ("cyan", &["raised", "bad-ground"]),
+        ("white", &["raised", "bad-ground"]),
+        // Not text: the edges of what one types into.
+        ("edge", &["ground"]),
+    ];
+
+    /// Returns the light and the dark form of a variable, each as the relative luminance that WCAG 2.2 defines.
+    fn luminance(css: &str, name: &str) -> [f64; 2] {
+        let start = format!("--{name}: light-dark(");
+        let rest = css.split(&start).nth(1).unwrap_or_else(|| panic!("no {name}"));
+        let pair = rest.split(')').next().unwrap_or_default();
+        let mut both = pair.split(',').map(|colour| {
+            let number = u32::from_str_radix(colour.trim().trim_start_matches('#'), 16).expect("a colour");
+            let part = |shift: u32| {
+                let share = f64::from(number >> shift & 255) / 255.0;
+                if share <= 0.04045 { share / 12.92 } else { ((share + 0.055) / 1.055).powf(2.4) }
+            };
+            0.2126 * part(16) + 0.7152 * part(8) + 0.0722 * part(0)
+        });
+        [both.next().expect("light"), both.next().expect("dark")]
+    }
+
+    #[test]
+    fn every_text_can_be_read_on_its_ground() {
+        let css = assets::text("assets/ui/ui.css").expect("a style sheet");
+        let mut wrong = Vec::new();
+        for (text, grounds) in TEXTS {
+            let least = if text == "edge" { 3.0 } else { 4.5 };
+            for ground in grounds {
+                for (scheme, (a, b)) in ["light", "dark"].iter().zip(luminance(css, text).into_iter().zip(luminance(css, ground))) {
+                    let contrast = (a.max(b) + 0.05) / (a.min(b) + 0.05);
+                    if contrast < least {
+                        wrong.push(format!("{text} on {ground}, {scheme}: {contrast:.2} of {least}"));
+                    }
+                }
+            }
+        }
+        assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+        assert!((luminance(css, "on-strong")[0] - 1.0).abs() < 1e-9, "white has 1");
     }
 }

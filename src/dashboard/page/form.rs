@@ -3,16 +3,16 @@
 use std::collections::BTreeMap;
 
 use axum::body::Bytes;
-use axum::extract::{RawQuery, State as Shared};
+use axum::extract::RawQuery;
 use axum::http::StatusCode;
 use axum::response::Response;
 use maud::{Markup, html};
 
-use super::visit::{Failure, Form, Visit, secret, see_other};
+use super::visit::{Failure, Form, Visit, Work, secret, see_other};
 use super::words;
 use crate::dashboard::job::JobId;
 use crate::dashboard::job::spec::{Fault, Limits, Spec};
-use crate::dashboard::service::{Service, ServiceError};
+use crate::dashboard::service::ServiceError;
 use crate::dashboard::store::Created;
 
 /// What is in the form, as it was typed.
@@ -229,7 +229,7 @@ impl Typed {
 }
 
 /// Shows the form: empty, or with what another job ran (`?from=`).
-pub(super) async fn empty(visit: Visit, Shared(service): Shared<Service>, RawQuery(text): RawQuery) -> Response {
+pub(super) async fn empty(visit: Visit, Work(service): Work, RawQuery(text): RawQuery) -> Response {
     let query = Form::unchecked(&text.unwrap_or_default());
     let draft = match query.one("from") {
         "" => Draft::default(),
@@ -247,7 +247,7 @@ pub(super) async fn empty(visit: Visit, Shared(service): Shared<Service>, RawQue
 }
 
 /// Creates the job, or shows the form again: in its other form, or with what is wrong.
-pub(super) async fn create(visit: Visit, Shared(service): Shared<Service>, body: Bytes) -> Response {
+pub(super) async fn create(visit: Visit, Work(service): Work, body: Bytes) -> Response {
     let form = match Form::checked(&visit, &body) {
         Ok(form) => form,
         Err(failure) => return visit.failure(failure),
@@ -317,7 +317,7 @@ fn show(visit: &Visit, typed: &Typed, faults: &Faults, key: Option<&str>) -> Res
         StatusCode::UNPROCESSABLE_ENTITY
     };
     let title = if faults.is_empty() { "New job" } else { "New job: something is wrong" };
-    visit.page(status, title, Some("form.js"), &content(visit, typed, faults, &key))
+    visit.page(status, title, None, &content(visit, typed, faults, &key))
 }
 
 fn content(visit: &Visit, typed: &Typed, faults: &Faults, key: &str) -> Markup {

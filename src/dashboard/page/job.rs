@@ -1,21 +1,20 @@
 //! One job: how it is, how it came to that, what it runs, and what it writes.
 
-use axum::extract::{Path, State as Shared};
+use axum::extract::{Path, RawQuery};
 use axum::http::StatusCode;
 use axum::response::Response;
 use maud::{Markup, html};
 
 use super::act::Deed;
 use super::tail::{self, Tail};
-use super::visit::{Failure, Visit};
+use super::visit::{Failure, Form, Visit, Work};
 use super::{list, show, words};
 use crate::dashboard::control::now_ms;
 use crate::dashboard::job::spec::Spec;
 use crate::dashboard::job::{Job, State};
-use crate::dashboard::service::Service;
 
 /// Shows a job.
-pub(super) async fn page(visit: Visit, Shared(service): Shared<Service>, Path(id): Path<String>) -> Response {
+pub(super) async fn page(visit: Visit, Work(service): Work, Path(id): Path<String>) -> Response {
     let Ok(id) = id.parse() else {
         return visit.failure(Failure::no_job());
     };
@@ -36,11 +35,20 @@ pub(super) async fn page(visit: Visit, Shared(service): Shared<Service>, Path(id
 }
 
 /// Shows how a job is, as a part of its page that a script puts in the place of an older one.
-pub(super) async fn head(visit: Visit, Shared(service): Shared<Service>, Path(id): Path<String>) -> Response {
+///
+/// Whoever has this version of the job already (`?version=`) gets nothing.
+pub(super) async fn head(
+    visit: Visit,
+    Work(service): Work,
+    Path(id): Path<String>,
+    RawQuery(query): RawQuery,
+) -> Response {
     let Ok(id) = id.parse() else {
         return visit.failure(Failure::no_job());
     };
+    let known = Form::unchecked(&query.unwrap_or_default());
     match service.job(&visit.caller, id).await {
+        Ok(job) if known.one("version") == job.version.to_string() => visit.send(StatusCode::NO_CONTENT, html! {}),
         Ok(job) => visit.send(StatusCode::OK, summary(&visit, &job, now_ms())),
         Err(error) => visit.failure(error),
     }
@@ -214,6 +222,92 @@ fn specification(spec: &Spec) -> Markup {
                 }
             }
             details.document { summary { "As JSON" } pre { (json) } }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::dashboard::job::JobId;
+
+    fn html(job: &Job, spec: &str, log: &str) -> String {
+        let spec = serde_json::from_str(spec).expect("a spec");
+        let tail = Tail {
+            text: log.to_owned(),
+            first: 1,
+            last: 2,
+        };
+        let visit = super::super::visit::tests::visit();
+        content(&visit, job, &spec, &tail, job.created_ms + 300_000).into_string()
+    }
+
+    fn words(html: &str) -> String {
+        let mut out = String::new();
+        let mut within = false;
+        for c in html.chars() {
+            match c {
+                '<' => within = true,
+                '>' => within = false,
+                c if !within => out.push(c),
+                _ => {}
+            }
+        }
+        out.split_whitespace().collect::<Vec<_>>().join(" ")
+    }
+
+    const SPEC: &str = r#"{"name": "a", "command": ["echo", "a b"]}"#;
+
+    #[test]
+    fn the_timeline_says_what_happened_and_how_long_it_took() {
+        let mut job = list::tests::job(1, State::Pending);
+        let page = words(&html(&job, SPEC, ""));
+        assert!(page.contains("Created 5 min ago") && page.contains("Waiting") && page.contains("for 5 min 00 s"), "{page}");
+        job.state = State::Failed;
+        job.started_ms = Some(job.created_ms + 2_500);
+        job.finished_ms = Some(job.created_ms + 64_500);
+        job.exit_code = Some(3);
+        job.attempts = 2;
+        job.parent = JobId::from_number(7);
+        let page = words(&html(&job, SPEC, ""));
+        for part in ["after it waited 2.5 s", "2 were begun", "after it ran 1 min 02 s", "with exit code 3", "a rerun of 0000000000007"] {
+            assert!(page.contains(part), "{part} in {page}");
+        }
+    }
+
+    #[test]
+    fn only_what_can_be_done_is_offered() {
+        for (state, deeds) in [
+            (State::Pending, "cancel suspend rerun"),
+            (State::Suspended, "cancel resume rerun"),
+            (State::Running, "cancel suspend rerun"),
+            (State::Stopping, "rerun"),
+            (State::Succeeded, "rerun delete"),
+            (State::Cancelled, "rerun delete"),
+        ] {
+            let mut job = list::tests::job(1, state);
+            job.cancelling = state == State::Stopping;
+            let page = html(&job, SPEC, "");
+            let offered: Vec<&str> =
+                page.split("name=\"do\" value=\"").skip(1).filter_map(|rest| rest.split('"').next()).collect();
+            assert_eq!(offered.join(" "), deeds, "{state}");
+            // What is done at once carries the token, what asks first does not need it.
+            let posts = offered.iter().filter(|deed| !["cancel", "delete"].contains(deed)).count();
+            assert_eq!(page.matches("name=\"token\"").count(), posts, "{state}");
+        }
+    }
+
+    #[test]
+    fn no_text_is_html() {
+        let evil = "</pre></code><script>alert(1)</script><b>\"";
+        let mut job = list::tests::job(1, State::Failed);
+        job.name = evil.to_owned();
+        job.message = Some(evil.to_owned());
+        job.labels.insert(evil.to_owned(), evil.to_owned());
+        let spec = serde_json::json!({"name": evil, "command": [evil], "image": evil, "env": {evil: evil}}).to_string();
+        let page = html(&job, &spec, evil);
+        for tag in ["<script", "<b>", "</pre></code>"] {
+            assert!(!page.contains(tag), "{tag} in {page}");
         }
     }
 }

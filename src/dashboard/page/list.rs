@@ -1,13 +1,13 @@
 //! The list of jobs.
 
-use axum::extract::{RawQuery, State as Shared};
+use axum::extract::RawQuery;
 use axum::http::StatusCode;
 use axum::response::Response;
 use maud::{Markup, html};
 
 use super::query::{Faults, Query};
 use super::show;
-use super::visit::Visit;
+use super::visit::{Visit, Work};
 use crate::dashboard::control::now_ms;
 use crate::dashboard::job::{Job, State};
 use crate::dashboard::service::{Result, Service};
@@ -27,7 +27,7 @@ pub(super) struct Shown {
 }
 
 /// Shows the list that an address asks for.
-pub(super) async fn page(visit: Visit, Shared(service): Shared<Service>, RawQuery(text): RawQuery) -> Response {
+pub(super) async fn page(visit: Visit, Work(service): Work, RawQuery(text): RawQuery) -> Response {
     let text = text.unwrap_or_default();
     let (query, faults) = Query::read(&text);
     let notice = super::act::notice(&text);
@@ -309,4 +309,111 @@ pub(super) async fn help(visit: Visit) -> Response {
         }
     };
     visit.page(StatusCode::OK, "Help", None, &content)
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use std::collections::BTreeMap;
+
+    use super::*;
+    use crate::dashboard::job::JobId;
+
+    const NOW: i64 = 1_764_100_800_000;
+
+    /// A job that was created five minutes ago.
+    pub(in super::super) fn job(number: i64, state: State) -> Job {
+        Job {
+            id: JobId::from_number(number).expect("an id"),
+            name: format!("job-{number}"),
+            owner: "anna".to_owned(),
+            state,
+            reason: None,
+            message: None,
+            template: None,
+            labels: BTreeMap::new(),
+            parent: None,
+            created_ms: NOW - 300_000,
+            started_ms: None,
+            finished_ms: None,
+            exit_code: None,
+            attempts: 0,
+            cancelling: false,
+            log_complete: false,
+            version: 3,
+        }
+    }
+
+    fn shown(query: &str, jobs: Vec<Job>) -> Shown {
+        let (query, faults) = Query::read(query);
+        let mut counts = Counts::new();
+        for job in &jobs {
+            *counts.entry(job.state).or_default() += 1;
+        }
+        Shown {
+            query,
+            faults,
+            counts,
+            jobs,
+            more: false,
+            notice: None,
+            now_ms: NOW,
+        }
+    }
+
+    fn html(shown: &Shown) -> String {
+        content(&super::super::visit::tests::visit(), shown).into_string()
+    }
+
+    #[test]
+    fn every_state_is_a_word_and_a_shape_and_has_its_filter() {
+        let jobs = State::ALL.into_iter().enumerate().map(|(number, state)| job(i64::try_from(number).expect("small"), state));
+        let page = html(&shown("state=failed", jobs.collect()));
+        for state in State::ALL {
+            assert!(page.contains(&format!("#{state}\"></use></svg><span>{state}</span>")), "{state}");
+            assert!(page.contains(&format!("<span class=\"count\" data-count=\"{state}\">1</span>")), "{state}");
+        }
+        assert!(page.contains("href=\"/?state=running&amp;state=failed\""), "another state is added");
+        assert!(page.contains("class=\"state failed\" href=\"/\" aria-current=\"true\""), "the state is taken away");
+    }
+
+    #[test]
+    fn why_a_job_waits_is_on_its_row() {
+        let mut waits = job(1, State::Pending);
+        waits.reason = Some("Unschedulable".to_owned());
+        waits.message = Some("0/3 nodes are available: 3 Insufficient memory.".to_owned());
+        let page = html(&shown("", vec![waits.clone()]));
+        assert!(page.contains("<p class=\"why\">Unschedulable: 0/3 nodes are available"), "{page}");
+        waits.state = State::Cancelled;
+        waits.reason = Some("Cancelled".to_owned());
+        waits.message = None;
+        assert_eq!(why(&waits), None, "the state says so already");
+    }
+
+    #[test]
+    fn no_text_is_html() {
+        let evil = "</textarea><script>alert(1)</script>\"onclick='x'<b>";
+        let mut bad = job(1, State::Failed);
+        bad.name = evil.to_owned();
+        bad.owner = evil.to_owned();
+        bad.reason = Some(evil.to_owned());
+        bad.message = Some(evil.to_owned());
+        bad.labels.insert(evil.to_owned(), evil.to_owned());
+        let query: String = form_urlencoded::Serializer::new(String::new())
+            .extend_pairs(["q", "owner", "label", "template", "since", "until", "state", "limit", "after"].map(|name| (name, evil)))
+            .finish();
+        let page = html(&shown(&query, vec![bad]));
+        for tag in ["<script", "<b>", "\"onclick", "</textarea>"] {
+            assert!(!page.contains(tag), "{tag} in {page}");
+        }
+        assert_eq!(page.matches("class=\"fault\"").count(), 6, "label, since, until, state, limit, after");
+    }
+
+    #[test]
+    fn an_empty_list_teaches_and_a_filtered_one_does_not() {
+        let page = html(&shown("", Vec::new()));
+        assert!(page.contains("labctl jobs run --server http://127.0.0.1:8080"), "{page}");
+        assert!(page.contains("id=\"listing\" hidden"));
+        let page = html(&shown("q=x", Vec::new()));
+        assert!(!page.contains("No jobs yet") && page.contains("No jobs match these filters."));
+    }
 }
