@@ -1,4 +1,4 @@
-// A job's page: its log, of which only what is seen is in the document, and a head that keeps up with the job.
+// A job's page: its log, of which the document has what is seen, and a head that keeps up with the job.
 import { paint, plain } from './ansi.js';
 import { keys } from './app.js';
 import { put, tick } from './show.js';
@@ -83,9 +83,8 @@ const range = () => Math.max(0, view.scrollHeight - view.clientHeight);
 const share = () => (range() ? Math.min(1, view.scrollTop / range()) : 0);
 
 function render() {
-  const height = view.clientHeight;
-  const least = rows.size >= newest && newest ? inner.offsetHeight : 0;
-  const size = `${Math.min(MOST, Math.max(least, Math.ceil(newest * high * times)))}px`;
+  const whole = () => (newest && rows.size >= newest ? inner.offsetHeight : 0);
+  const size = `${Math.min(MOST, Math.max(whole(), Math.ceil(newest * high * times)))}px`;
   if (sizer.style.height !== size) {
     const a = share();
     sizer.style.height = size;
@@ -93,6 +92,8 @@ function render() {
     if (taller) view.scrollTop = last = a * range();
   }
   taller = false;
+  const height = view.clientHeight;
+  pane.style.height = `${height}px`;
   if (following) view.scrollTop = last = range();
   const a = target ? Math.min(1, (target - 0.5) / newest) : share();
   const at = Math.min(newest - 1e-6, a * newest), anchor = Math.max(1, Math.floor(at) + 1);
@@ -100,7 +101,6 @@ function render() {
   seen.last = Math.min(newest, anchor + Math.ceil((1 - a) * height / high) + 2);
   for (const [number, row] of rows) if (number < seen.first || number > seen.last) { row.remove(); rows.delete(number); }
   let place = inner.firstChild;
-  const missing = new Set();
   for (let number = seen.first; number <= seen.last; number++) {
     let row = rows.get(number);
     if (!row || (row.empty && (line(number) || lost(number)))) {
@@ -108,7 +108,6 @@ function render() {
       if (row) { if (place === row) place = made; row.replaceWith(made); } else inner.insertBefore(made, place);
       rows.set(number, row = made);
     }
-    if (row.empty) missing.add(blockOf(number));
     place = row.nextSibling;
   }
   const row = rows.get(anchor);
@@ -118,9 +117,9 @@ function render() {
     const now = Math.max(1, inner.offsetHeight / rows.size / high);
     if (Math.abs(now - times) > 0.1) { times = now; taller = true; draw(); }
   }
-  clearTimeout(settled);
+  if (whole() > sizer.offsetHeight) draw();
   // Whoever drags through the log does not want all of it.
-  if (missing.size) settled = setTimeout(() => missing.forEach(load), 60);
+  settled ||= setTimeout(() => { settled = 0; for (const [number, row] of rows) if (row.empty) load(blockOf(number)); }, 60);
   mark();
 }
 
@@ -257,7 +256,7 @@ for (const id of ['wrap', 'times']) {
   const change = () => {
     view.classList.toggle(id, $(id).checked);
     measured = 0;
-    // The line in the middle stays there.
+    // What is in the middle stays there.
     if (!following && rows.size) go(target || Math.round((seen.first + seen.last) / 2));
     draw();
   };
@@ -295,12 +294,12 @@ const input = stream(logs({ format: 'sse', follow: true, tail: BLOCK }), {
     draw();
   },
   state(word, text) {
-    link.className = `link ${word}`;
+    link.className = `link is-${word}`;
     put(link, ended ? `The log is whole: ${newest.toLocaleString()} ${newest === 1 ? 'line' : 'lines'}` : text);
   },
 });
 
-// The head. The log has the one stream of this tab, so this is asked for; an answer without news is a few bytes.
+// The head. The log has the one stream of this tab, so this is asked for; no news is a few bytes.
 async function look() {
   const head = $('head');
   if (document.hidden) return;

@@ -148,7 +148,7 @@ stream('/events', {
     take(jobs);
   },
   state(word, text) {
-    live.className = `live ${word}`;
+    live.className = `live is-${word}`;
     put(live, text ?? '');
   },
 });

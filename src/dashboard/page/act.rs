@@ -204,7 +204,7 @@ fn question(visit: &Visit, asked: &Asked, fit: &[Job], unfit: &[Job], key: &str)
             }
             @if !unfit.is_empty() {
                 h2 { "Left as they are" }
-                p { "These " (show::jobs(unfit.len())) " are in a state in which one cannot " (deed) " them." }
+                p { "In the state in which they are, one cannot " (deed) " them." }
                 (named(unfit))
             }
             form.answer method="post" action="/ui/act" {

@@ -382,7 +382,7 @@ fn fields(draft: &Draft, faults: &Faults) -> Markup {
     html! {
         (input("name", "Name", &draft.name, faults, "text", &html! { "For people; letters, digits, " code { "-" } ", " code { "_" } " and " code { "." } }, None))
         (area("command", "Command", &draft.command, faults, 4, html! { "The program and its arguments, quoted as for a shell: " code { "python3 train.py --rate 0.1" } }))
-        label.check { input type="checkbox" name="shell" checked[draft.shell]; "Run it as a shell script (" code { "sh -c" } "), with variables, pipes and several lines" }
+        label.check { input type="checkbox" name="shell" checked[draft.shell]; span { "Run it as a shell script (" code { "sh -c" } "), with variables, pipes and several lines" } }
         details open[!draft.image.is_empty() || !draft.env.is_empty() || !draft.labels.is_empty() || draft.suspend || ["image", "env", "labels"].iter().any(|name| faults.contains_key(name))] {
             summary { "Image, environment, labels" }
             (input("image", "Image", &draft.image, faults, "text", &html! { "Where jobs run in containers; empty for the runner's own" }, None))

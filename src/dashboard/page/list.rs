@@ -132,8 +132,8 @@ fn filters(visit: &Visit, query: &Query, faults: &Faults) -> Markup {
             }
         }
     };
-    // A time typed into the address is more than a field for days can hold.
-    let kind = |value: &str| if value.len() > 10 { "text" } else { "date" };
+    // A field for days can hold neither a time nor what is no day.
+    let kind = |name: &str, value: &str| if value.len() > 10 || faults.contains_key(name) { "text" } else { "date" };
     html! {
         search {
             form.filters #filters method="get" action="/" {
@@ -155,8 +155,8 @@ fn filters(visit: &Visit, query: &Query, faults: &Faults) -> Markup {
                         }
                         (field("label", "Labels", &query.labels, "text", "team=red, tier=web"))
                         (field("template", "Template", &query.template, "text", ""))
-                        (field("since", "Created since (UTC)", &query.since, kind(&query.since), ""))
-                        (field("until", "Created until (UTC)", &query.until, kind(&query.until), ""))
+                        (field("since", "Created since (UTC)", &query.since, kind("since", &query.since), ""))
+                        (field("until", "Created until (UTC)", &query.until, kind("until", &query.until), ""))
                         button { "Apply" }
                     }
                 }
@@ -263,7 +263,7 @@ fn filter_json(query: &Query) -> String {
 /// What one sees before there is a job: how to make one, to be copied as it stands.
 fn empty(visit: &Visit) -> Markup {
     let base = &visit.base;
-    let run = format!("labctl jobs run --server {base} --name hello -- echo 'hello, world'");
+    let run = format!("labctl jobs run --url {base} --name hello -- echo 'hello, world'");
     let curl = format!(
         "curl -X POST {base}/jobs -H 'content-type: application/json' \\\n  -d '{{\"name\": \"hello\", \"command\": [\"echo\", \"hello, world\"]}}'"
     );
@@ -303,7 +303,7 @@ pub(super) async fn help(visit: Visit) -> Response {
             table.keys { tbody { @for (key, what) in keys { tr { th scope="row" { kbd { (key) } } td { (what) } } } } }
             h2 { "The API" }
             p { "All that these pages show and do can be had over HTTP: " a href="/openapi.json" { "openapi.json" } " describes it." }
-            pre { code { "curl " (base) "/jobs?state=failed&limit=10\ncurl -N " (base) "/events\nlabctl jobs list --server " (base) } }
+            pre { code { "curl " (base) "/jobs?state=failed&limit=10\ncurl -N " (base) "/events\nlabctl jobs list --url " (base) } }
             h2 { "Addresses" }
             p { "Filters stand in the address of a list, and a line of a log in that of a job (" code { "#L123" } "): both can be kept and sent to others." }
         }
@@ -411,7 +411,7 @@ pub(super) mod tests {
     #[test]
     fn an_empty_list_teaches_and_a_filtered_one_does_not() {
         let page = html(&shown("", Vec::new()));
-        assert!(page.contains("labctl jobs run --server http://127.0.0.1:8080"), "{page}");
+        assert!(page.contains("labctl jobs run --url http://127.0.0.1:8080"), "{page}");
         assert!(page.contains("id=\"listing\" hidden"));
         let page = html(&shown("q=x", Vec::new()));
         assert!(!page.contains("No jobs yet") && page.contains("No jobs match these filters."));

@@ -241,7 +241,7 @@ impl Visit {
                             input type="hidden" name="back" value=(self.here);
                             // The style sheet shows the one that changes something.
                             @for theme in [Theme::Light, Theme::Dark] {
-                                button.quiet class={ "to-" (theme.name()) } name="to" value=(theme.name()) title={ "Change to the " (theme.name()) " theme" } {
+                                button class={ "quiet to-" (theme.name()) } name="to" value=(theme.name()) title={ "Change to the " (theme.name()) " theme" } {
                                     (show::icon("theme")) span.unseen { "Change to the " (theme.name()) " theme" }
                                 }
                             }
