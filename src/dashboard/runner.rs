@@ -3,6 +3,8 @@
 //! A runner is told what is wanted and says what it sees; it decides nothing about states. Everything may be asked twice,
 //! and after a restart of the server everything is asked again.
 
+pub mod kubernetes;
+
 use async_trait::async_trait;
 use tokio::sync::mpsc;
 
@@ -87,13 +89,8 @@ pub trait Runner: Send + Sync {
     ///
     /// # Errors
     /// It cannot be read now; the same call again may work.
-    async fn follow(
-        &self,
-        job: &Job,
-        position: &str,
-        next: u64,
-        lines: mpsc::Sender<Batch>,
-    ) -> Result<(), RunnerError>;
+    async fn follow(&self, job: &Job, position: &str, next: u64, lines: mpsc::Sender<Batch>)
+    -> Result<(), RunnerError>;
 
     /// Tells how jobs are: all of them at first, then [`Told::Synced`], then every change. Ends with the receiver.
     async fn watch(&self, told: mpsc::Sender<Told>);
