@@ -4,6 +4,7 @@ pub mod chapter;
 pub mod completions;
 pub mod doctor;
 pub mod image;
+pub mod keeper;
 pub mod probe;
 pub mod runtime;
 pub mod serve;
@@ -167,6 +168,9 @@ impl Cli {
 pub fn main() -> ExitCode {
     // The engine calls the copy of labctl that is its OCI runtime by another name; nothing else may happen first.
     if let Some(code) = runtime::main_if_called() {
+        return code;
+    }
+    if let Some(code) = keeper::main_if_called() {
         return code;
     }
     guarded(parse_and_run)

@@ -182,8 +182,14 @@ pub mod reason {
     pub const RETRIES: &str = "BackoffLimitExceeded";
     /// The program used more memory than it may; Kubernetes' word too.
     pub const MEMORY: &str = "OOMKilled";
+    /// The program used more processor time than it may.
+    pub const CPU: &str = "CpuLimitExceeded";
+    /// The program started more processes than a job may have.
+    pub const PROCESSES: &str = "ProcessLimitExceeded";
     /// The program wrote more than it may.
     pub const OUTPUT: &str = "OutputLimitExceeded";
+    /// The program's output could not be kept: the disk is full, for example.
+    pub const OUTPUT_LOST: &str = "OutputLost";
     /// The program could not be started.
     pub const START: &str = "StartError";
     /// The server that ran it went away.

@@ -4,6 +4,7 @@
 //! and after a restart of the server everything is asked again.
 
 pub mod kubernetes;
+pub mod process;
 
 use async_trait::async_trait;
 use tokio::sync::mpsc;
@@ -81,6 +82,15 @@ pub trait Runner: Send + Sync {
     /// # Errors
     /// [`RunnerError`].
     async fn forget(&self, job: &Job) -> Result<(), RunnerError>;
+
+    /// Removes what is left of a job that the store does not know (any more). A runner that keeps nothing need not.
+    ///
+    /// # Errors
+    /// [`RunnerError`].
+    async fn discard(&self, id: JobId) -> Result<(), RunnerError> {
+        _ = id;
+        Ok(())
+    }
 
     /// Sends a job's lines from `position` on (empty: from its beginning), numbered from `next`, until nothing more can
     /// come for now, and then returns: the attempt ended, or the job. Breaks of the connection are the runner's to mend;

@@ -1,0 +1,680 @@
+//! Runs jobs as child processes of this machine: the runner that needs nothing.
+//!
+//! Each job runs below a [`keeper`], a process of its own that bounds the job, writes its output and its end to files,
+//! and ends it when the server goes away. So the server can be killed at any moment: nothing of a job is left running,
+//! and the next server finds in the job's directory what became of it ([`place`]).
+//!
+//! As many jobs run at once as there are slots; the others wait, oldest first.
+
+pub mod keeper;
+mod output;
+mod place;
+pub mod stage;
+mod tree;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::ffi::OsString;
+use std::num::NonZeroUsize;
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, anyhow};
+use async_trait::async_trait;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::process::{Child, ChildStdin, Command};
+use tokio::sync::{Notify, mpsc, watch};
+
+use self::place::{Instructions, Life, Order, Place, Record, private_dir};
+use super::{Batch, Runner, RunnerError, Told};
+use crate::config;
+use crate::dashboard::job::spec::Spec;
+use crate::dashboard::job::{Job, JobId, Phase, Seen, State, reason};
+use crate::dashboard::log::{Line, Stream};
+use crate::drive::files::Lock;
+use crate::error::{Code, Diagnosis};
+
+/// Where programs are looked for when the server has no PATH itself.
+const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+/// How many jobs that were forgotten are remembered, so that a row read before does not begin one again.
+const FORGOTTEN: usize = 10_000;
+/// How often it is looked whether the keeper that an earlier server left has ended.
+const ORPHAN_LOOK: Duration = Duration::from_millis(50);
+/// Where reading goes on in an output that cannot be read any further.
+const LOST: &str = "lost";
+
+/// How the runner is set up.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// Where jobs have their directories; for one server alone.
+    pub dir: PathBuf,
+    /// How many jobs may run at once; by default as many as there are processors.
+    pub slots: Option<NonZeroUsize>,
+    /// The labctl that keeps jobs; by default the one that runs.
+    pub program: Option<PathBuf>,
+}
+
+/// See the module; cheap to clone, all clones are one.
+#[derive(Clone)]
+pub struct ProcessRunner(Arc<Inner>);
+
+struct Inner {
+    dir: PathBuf,
+    slots: usize,
+    program: PathBuf,
+    jobs: Mutex<Jobs>,
+    /// Rung when a job is in [`Jobs::changed`].
+    changed: Notify,
+    _lock: Lock,
+}
+
+#[derive(Default)]
+struct Jobs {
+    all: BTreeMap<JobId, Entry>,
+    /// Those that wait for a slot, oldest first.
+    waiting: BTreeSet<JobId>,
+    /// How many keepers live.
+    running: usize,
+    /// Those that have not been told since they changed.
+    changed: BTreeSet<JobId>,
+    /// Those that were forgotten lately.
+    forgotten: BTreeSet<JobId>,
+}
+
+/// A job that the runner knows.
+struct Entry {
+    /// What to run; not known yet where the job was held back before it was begun.
+    spec: Option<Spec>,
+    held: bool,
+    /// What its keeper wrote down last.
+    record: Option<Record>,
+    keeper: Keeper,
+    /// Counts what there is new in the output; whoever follows it waits here.
+    rings: watch::Sender<u64>,
+}
+
+/// Whether a keeper of the job lives.
+enum Keeper {
+    None,
+    /// One of this server, which takes orders.
+    Ours(mpsc::UnboundedSender<Order>),
+    /// One of a server that was killed; it is about to end.
+    Orphan,
+}
+
+impl Entry {
+    fn new(spec: Option<Spec>, held: bool, record: Option<Record>) -> Self {
+        Self {
+            spec,
+            held,
+            record,
+            keeper: Keeper::None,
+            rings: watch::Sender::new(0),
+        }
+    }
+
+    fn lives(&self) -> bool {
+        !matches!(self.keeper, Keeper::None)
+    }
+
+    fn is_final(&self) -> bool {
+        !self.lives() && self.record.as_ref().is_some_and(Record::is_final)
+    }
+
+    /// Returns whether nothing is written to its output before somebody resumes it.
+    fn is_quiet(&self) -> bool {
+        self.is_final() || !self.lives() && self.held
+    }
+
+    fn ring(&self) {
+        self.rings.send_modify(|count| *count += 1);
+    }
+
+    fn order(&self, order: Order) {
+        if let Keeper::Ours(orders) = &self.keeper {
+            // Where it has ended meanwhile, its end is what is told.
+            _ = orders.send(order);
+        }
+    }
+
+    fn seen(&self, slots: usize) -> Seen {
+        let Some(record) = &self.record else {
+            let waits = !self.lives() && !self.held;
+            return Seen {
+                phase: if self.held { Phase::Suspended } else { Phase::Waiting },
+                reason: waits.then(|| reason::SLOTS.to_owned()),
+                message: waits.then(|| slots_message(slots)),
+                ..nothing()
+            };
+        };
+        let (phase, reason, message) = match record.life {
+            Life::Succeeded => (Phase::Succeeded, record.reason.clone(), record.message.clone()),
+            Life::Failed => (Phase::Failed, record.reason.clone(), record.message.clone()),
+            _ if self.held => (Phase::Suspended, None, None),
+            Life::Running => (Phase::Running, record.reason.clone(), record.message.clone()),
+            Life::Between => (Phase::Waiting, record.reason.clone(), record.message.clone()),
+            Life::Ending => (Phase::Ending, record.reason.clone(), record.message.clone()),
+            // It was resumed, and has to wait.
+            Life::Held if self.lives() => (Phase::Waiting, None, None),
+            Life::Held => (Phase::Waiting, Some(reason::SLOTS.to_owned()), Some(slots_message(slots))),
+        };
+        Seen {
+            phase,
+            reason,
+            message,
+            exit_code: record.exit_code,
+            attempts: record.attempts,
+            started_ms: record.started_ms,
+            finished_ms: record.finished_ms,
+        }
+    }
+}
+
+fn slots_message(slots: usize) -> String {
+    match slots {
+        1 => "it waits for the job that runs; this server runs one at once".to_owned(),
+        _ => format!("it waits for one of the {slots} jobs that run; this server runs no more at once"),
+    }
+}
+
+fn nothing() -> Seen {
+    Seen {
+        phase: Phase::Gone,
+        reason: None,
+        message: None,
+        exit_code: None,
+        attempts: 0,
+        started_ms: None,
+        finished_ms: None,
+    }
+}
+
+impl ProcessRunner {
+    /// Takes the directory for this server and reads what became of the jobs in it. To be called within a runtime.
+    ///
+    /// # Errors
+    /// Another server has the directory, or it cannot be used.
+    pub fn open(options: Options) -> Result<Self> {
+        let Options { dir, slots, program } = options;
+        private_dir(&dir)?;
+        let who = format!("labctl serve with pid {}", std::process::id());
+        let lock = Lock::try_take(&dir.join("lock"), &who)?.map_err(|holder| {
+            Diagnosis::new(
+                Code::LockHeld,
+                format!("run jobs in `{}`: {holder} runs its jobs there", dir.display()),
+            )
+            .hint("stop that server, or give this one a directory of its own")
+        })?;
+        private_dir(&dir.join("jobs"))?;
+        let slots = slots.or_else(|| std::thread::available_parallelism().ok());
+        let runner = Self(Arc::new(Inner {
+            slots: slots.map_or(1, NonZeroUsize::get),
+            program: match program {
+                Some(program) => program,
+                None => keeper::own_program()?,
+            },
+            dir,
+            jobs: Mutex::default(),
+            changed: Notify::new(),
+            _lock: lock,
+        }));
+        runner.find()?;
+        Ok(runner)
+    }
+
+    fn jobs(&self) -> MutexGuard<'_, Jobs> {
+        self.0.jobs.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn place(&self, id: JobId) -> Place {
+        Place::new(self.0.dir.join("jobs").join(id.to_string()))
+    }
+
+    /// Reads the directories that an earlier server left.
+    fn find(&self) -> Result<()> {
+        let dir = self.0.dir.join("jobs");
+        let entries = std::fs::read_dir(&dir).with_context(|| format!("read the directory `{}`", dir.display()))?;
+        for entry in entries {
+            let entry = entry.with_context(|| format!("read the directory `{}`", dir.display()))?;
+            let id = entry.file_name().to_str().and_then(|name| name.parse::<JobId>().ok());
+            let Some(id) = id else {
+                // What another server had begun to remove.
+                self.remove(entry.path());
+                continue;
+            };
+            let place = self.place(id);
+            let record = place.record();
+            let held = record.as_ref().is_some_and(|record| record.life == Life::Held);
+            let ended = record.as_ref().is_some_and(Record::is_final);
+            let mut entry = Entry::new(place.spec(), held, record);
+            if !ended && !held {
+                entry.keeper = Keeper::Orphan;
+                tokio::spawn(self.clone().wait_for_orphan(id));
+            }
+            self.jobs().all.insert(id, entry);
+        }
+        Ok(())
+    }
+
+    /// Waits until the keeper that a server left behind has ended its job, and learns how.
+    async fn wait_for_orphan(self, id: JobId) {
+        let lock = self.place(id).lock();
+        // A lock that cannot be tried says no more than one that is free: nobody is waited for.
+        while let Ok(Err(_)) = Lock::try_take(&lock, "labctl serve") {
+            tokio::time::sleep(ORPHAN_LOOK).await;
+        }
+        let lost = "the server that ran it went away, and its jobs with it";
+        self.settle(id, reason::SERVER_LOST, lost).await;
+    }
+
+    /// Says that a job changed, to whoever watches and to whoever follows its output.
+    fn tell(&self, jobs: &mut Jobs, id: JobId) {
+        if let Some(entry) = jobs.all.get(&id) {
+            entry.ring();
+        }
+        jobs.changed.insert(id);
+        self.0.changed.notify_one();
+    }
+
+    /// Begins jobs that wait, as long as there are slots.
+    fn fill_slots(&self, jobs: &mut Jobs) {
+        while jobs.running < self.0.slots {
+            let Some(id) = jobs.waiting.pop_first() else { return };
+            let Some(entry) = jobs.all.get_mut(&id) else { continue };
+            let Some(spec) = entry.spec.clone() else { continue };
+            let (sender, orders) = mpsc::unbounded_channel();
+            entry.keeper = Keeper::Ours(sender);
+            jobs.running += 1;
+            tokio::spawn(self.clone().keep(id, spec, orders));
+        }
+    }
+
+    fn wait_for_slot(&self, jobs: &mut Jobs, id: JobId) {
+        let ready = jobs
+            .all
+            .get(&id)
+            .is_some_and(|entry| entry.spec.is_some() && !entry.held && !entry.lives() && !entry.is_final());
+        if ready {
+            jobs.waiting.insert(id);
+            self.fill_slots(jobs);
+        }
+        self.tell(jobs, id);
+    }
+
+    /// Starts a job's keeper and listens to it until it ends.
+    async fn keep(self, id: JobId, spec: Spec, orders: mpsc::UnboundedReceiver<Order>) {
+        let lost = match self.listen(id, &spec, orders).await {
+            Ok(said) => said,
+            Err(error) => format!("{error:#}"),
+        };
+        self.settle(id, reason::GONE, &lost).await;
+    }
+
+    /// Returns what is to be said where the keeper ended without an end of the job.
+    async fn listen(&self, id: JobId, spec: &Spec, mut orders: mpsc::UnboundedReceiver<Order>) -> Result<String> {
+        let place = self.place(id);
+        place.make(spec)?;
+        let (mut keeper, mut lifeline) = self.start(&place, id, spec).await?;
+        let mut bell = keeper.stdout.take().context("a keeper has no bell")?;
+        let mut rung = [0; 1024];
+        loop {
+            tokio::select! {
+                read = bell.read(&mut rung) => match read {
+                    Ok(0) | Err(_) => break,
+                    Ok(read) => self.heard(id, &place, &rung[..read]),
+                },
+                Some(order) = orders.recv() => {
+                    // Where the keeper has ended, the bell says so next.
+                    _ = lifeline.write_all(order.line().as_bytes()).await;
+                }
+            }
+        }
+        // The bell is closed: the keeper has ended, or was killed.
+        let status = keeper.wait().await.context("wait for a job's keeper")?;
+        drop(lifeline);
+        let mut said = String::new();
+        if let Some(errors) = keeper.stderr.take() {
+            let read = errors.take(4096);
+            tokio::pin!(read);
+            _ = tokio::time::timeout(Duration::from_secs(1), read.read_to_string(&mut said)).await;
+        }
+        Ok(match said.trim() {
+            "" => format!("the process that kept it ended too early ({status}), and its program with it"),
+            said => format!("the process that kept it failed: {said}"),
+        })
+    }
+
+    async fn start(&self, place: &Place, id: JobId, spec: &Spec) -> Result<(Child, ChildStdin)> {
+        let instructions = instructions(id, spec);
+        #[expect(
+            clippy::disallowed_methods,
+            reason = "a keeper is talked to as long as it lives; its exit code is waited for and told"
+        )]
+        let mut command = Command::new(&self.0.program);
+        command
+            .arg0("labctl")
+            .arg(keeper::VERB)
+            .arg(place.dir())
+            .env_clear()
+            .current_dir(place.dir())
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
+        let mut child = command
+            .spawn()
+            .with_context(|| format!("start a job's keeper, `{}`", self.0.program.display()))?;
+        let mut lifeline = child.stdin.take().context("a keeper has no lifeline")?;
+        let mut line = serde_json::to_vec(&instructions).context("write instructions")?;
+        line.push(b'\n');
+        // Where it fails, the keeper has ended, and says why itself.
+        _ = lifeline.write_all(&line).await;
+        Ok((child, lifeline))
+    }
+
+    /// Takes notice of what a keeper rang for.
+    fn heard(&self, id: JobId, place: &Place, rung: &[u8]) {
+        let record = rung.contains(&keeper::RECORD).then(|| place.record()).flatten();
+        let mut jobs = self.jobs();
+        let Some(entry) = jobs.all.get_mut(&id) else { return };
+        // That the job has ended is told when its keeper has: then nobody writes into its directory any more.
+        match record {
+            Some(record) if !record.is_final() && record.life != Life::Held => {
+                entry.record = Some(record);
+                self.tell(&mut jobs, id);
+            }
+            _ => entry.ring(),
+        }
+    }
+
+    /// Learns how a job is whose keeper lives no more. Where the keeper did not write down an end, it was killed: then
+    /// what it left is ended, and the end is written down for it.
+    async fn settle(&self, id: JobId, lost: &'static str, message: &str) {
+        let place = self.place(id);
+        let message = message.to_owned();
+        let settled = tokio::task::spawn_blocking(move || {
+            let record = place.record().unwrap_or_default();
+            if record.is_final() || record.life == Life::Held {
+                return record;
+            }
+            let left = tree::sweep(record.keeper, &id.to_string());
+            tracing::warn!(job_id = %id, left, message, "a job lost its keeper");
+            let record = Record {
+                life: Life::Failed,
+                reason: Some(lost.to_owned()),
+                message: Some(crate::dashboard::job::clipped(&message)),
+                finished_ms: Some(jiff::Timestamp::now().as_millisecond()),
+                ..record
+            };
+            if let Err(error) = place.write_record(&record) {
+                tracing::warn!(job_id = %id, error = format!("{error:#}"), "the end of a job could not be written down");
+            }
+            record
+        })
+        .await;
+        let mut jobs = self.jobs();
+        let ours = jobs.all.get_mut(&id).map(|entry| {
+            let ours = matches!(entry.keeper, Keeper::Ours(_));
+            entry.keeper = Keeper::None;
+            entry.record = settled.ok().or(entry.record.take());
+            if entry.is_final() {
+                entry.held = false;
+            }
+            ours
+        });
+        if ours == Some(true) {
+            jobs.running -= 1;
+        }
+        // It may have been resumed before it was held.
+        self.wait_for_slot(&mut jobs, id);
+        self.fill_slots(&mut jobs);
+    }
+
+    /// Removes a directory, however long it takes; what stays is removed at the next start.
+    fn remove(&self, dir: PathBuf) {
+        tokio::task::spawn_blocking(move || {
+            if let Err(error) = remove_tree(&dir) {
+                tracing::warn!(dir = %dir.display(), %error, "what a job left could not be removed");
+            }
+        });
+    }
+
+    fn forget_id(&self, id: JobId) -> Result<(), RunnerError> {
+        let mut jobs = self.jobs();
+        if jobs.all.get(&id).is_some_and(Entry::lives) {
+            return Err(RunnerError::Unavailable(anyhow!("the job {id} still runs")));
+        }
+        jobs.all.remove(&id);
+        jobs.waiting.remove(&id);
+        jobs.changed.remove(&id);
+        jobs.forgotten.insert(id);
+        if jobs.forgotten.len() > FORGOTTEN {
+            jobs.forgotten.pop_first();
+        }
+        drop(jobs);
+        let dir = self.place(id).dir().to_owned();
+        let gone = self.0.dir.join("jobs").join(format!("{id}.gone"));
+        match std::fs::rename(&dir, &gone) {
+            Ok(()) => self.remove(gone),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+            Err(error) => {
+                return Err(RunnerError::Unavailable(
+                    anyhow::Error::new(error).context(format!("remove `{}`", dir.display())),
+                ));
+            }
+        }
+        Ok(())
+    }
+}
+
+fn instructions(id: JobId, spec: &Spec) -> Instructions {
+    let path = config::variable("PATH").unwrap_or_else(|| OsString::from(PATH));
+    let mut env = BTreeMap::from([
+        ("PATH".to_owned(), path.to_string_lossy().into_owned()),
+        ("LANG".to_owned(), "C.UTF-8".to_owned()),
+    ]);
+    env.extend(spec.env.clone());
+    Instructions {
+        id: id.to_string(),
+        command: spec.command.clone(),
+        env,
+        retries: spec.retries,
+        limits: spec.limits,
+    }
+}
+
+/// Removes a directory with all that is in it, also where a program took the right to do so away.
+fn remove_tree(dir: &Path) -> std::io::Result<()> {
+    use std::os::unix::fs::PermissionsExt as _;
+    let Err(_) = std::fs::remove_dir_all(dir) else {
+        return Ok(());
+    };
+    let mut left = vec![dir.to_owned()];
+    while let Some(dir) = left.pop() {
+        std::fs::set_permissions(&dir, std::fs::Permissions::from_mode(0o700))?;
+        for entry in std::fs::read_dir(&dir)? {
+            let entry = entry?;
+            if entry.file_type()?.is_dir() {
+                left.push(entry.path());
+            }
+        }
+    }
+    std::fs::remove_dir_all(dir)
+}
+
+#[async_trait]
+impl Runner for ProcessRunner {
+    fn name(&self) -> String {
+        format!("processes, {} at once", self.0.slots)
+    }
+
+    async fn begin(&self, job: &Job, spec: &Spec) -> Result<(), RunnerError> {
+        let mut jobs = self.jobs();
+        if jobs.forgotten.contains(&job.id) {
+            return Ok(());
+        }
+        match jobs.all.get_mut(&job.id) {
+            Some(entry) if entry.spec.is_some() => return Ok(()),
+            Some(entry) => entry.spec = Some(spec.clone()),
+            None => {
+                let held = job.state == State::Suspended;
+                jobs.all.insert(job.id, Entry::new(Some(spec.clone()), held, None));
+            }
+        }
+        self.wait_for_slot(&mut jobs, job.id);
+        Ok(())
+    }
+
+    async fn end(&self, job: &Job) -> Result<(), RunnerError> {
+        let id = job.id;
+        let mut jobs = self.jobs();
+        let Some(entry) = jobs.all.get_mut(&id) else {
+            self.tell(&mut jobs, id);
+            return Ok(());
+        };
+        if entry.lives() {
+            entry.order(Order::End);
+            return Ok(());
+        }
+        match &mut entry.record {
+            Some(record) if record.is_final() => {}
+            Some(record) => {
+                record.life = Life::Failed;
+                record.reason = Some(reason::CANCELLED.to_owned());
+                record.message = None;
+                record.finished_ms = Some(jiff::Timestamp::now().as_millisecond());
+                entry.held = false;
+                self.place(id).write_record(record).map_err(RunnerError::Unavailable)?;
+            }
+            // It never ran, so there is nothing of it.
+            None => {
+                jobs.all.remove(&id);
+            }
+        }
+        jobs.waiting.remove(&id);
+        self.tell(&mut jobs, id);
+        Ok(())
+    }
+
+    async fn suspend(&self, job: &Job, suspend: bool) -> Result<(), RunnerError> {
+        let id = job.id;
+        let mut jobs = self.jobs();
+        if jobs.forgotten.contains(&id) {
+            return Ok(());
+        }
+        let entry = jobs.all.entry(id).or_insert_with(|| Entry::new(None, suspend, None));
+        if entry.is_final() {
+            return Ok(());
+        }
+        entry.held = suspend;
+        if suspend {
+            entry.order(Order::Hold);
+            jobs.waiting.remove(&id);
+            self.tell(&mut jobs, id);
+        } else {
+            self.wait_for_slot(&mut jobs, id);
+        }
+        Ok(())
+    }
+
+    async fn forget(&self, job: &Job) -> Result<(), RunnerError> {
+        self.forget_id(job.id)
+    }
+
+    async fn discard(&self, id: JobId) -> Result<(), RunnerError> {
+        if let Some(entry) = self.jobs().all.get(&id)
+            && entry.lives()
+        {
+            entry.order(Order::End);
+        }
+        self.forget_id(id)
+    }
+
+    async fn follow(
+        &self,
+        job: &Job,
+        position: &str,
+        next: u64,
+        lines: mpsc::Sender<Batch>,
+    ) -> Result<(), RunnerError> {
+        if position == LOST {
+            return Ok(());
+        }
+        let unavailable = RunnerError::Unavailable;
+        let mut reader = output::Reader::new(self.place(job.id).output(), position, next).map_err(unavailable)?;
+        let Some(mut rings) = self.jobs().all.get(&job.id).map(|entry| entry.rings.subscribe()) else {
+            return Ok(());
+        };
+        loop {
+            // Asked before reading: what was written before the end is read after it.
+            let quiet = self.jobs().all.get(&job.id).is_none_or(Entry::is_quiet);
+            rings.mark_unchanged();
+            loop {
+                match reader.read().await {
+                    Ok(Some(batch)) => {
+                        if lines.send(batch).await.is_err() {
+                            return Ok(());
+                        }
+                    }
+                    Ok(None) => break,
+                    Err(output::ReadError::Io(error)) => return Err(RunnerError::Unavailable(error)),
+                    Err(output::ReadError::Damaged(why)) => {
+                        tracing::warn!(job_id = %job.id, why, "a job's output is damaged");
+                        _ = lines.send(lost(reader.next(), &why)).await;
+                        return Ok(());
+                    }
+                }
+            }
+            if quiet || rings.changed().await.is_err() {
+                return Ok(());
+            }
+        }
+    }
+
+    async fn watch(&self, told: mpsc::Sender<Told>) {
+        let known: Vec<JobId> = {
+            let mut jobs = self.jobs();
+            jobs.changed.clear();
+            jobs.all.keys().copied().collect()
+        };
+        let tell = async |id: JobId| {
+            let seen = self.jobs().all.get(&id).map_or_else(nothing, |entry| entry.seen(self.0.slots));
+            told.send(Told::Seen(id, seen)).await
+        };
+        for id in known {
+            if tell(id).await.is_err() {
+                return;
+            }
+        }
+        if told.send(Told::Synced).await.is_err() {
+            return;
+        }
+        loop {
+            let changed = std::mem::take(&mut self.jobs().changed);
+            for id in changed {
+                if tell(id).await.is_err() {
+                    return;
+                }
+            }
+            tokio::select! {
+                () = self.0.changed.notified() => {}
+                () = told.closed() => return,
+            }
+        }
+    }
+}
+
+/// Says in place of lines that cannot be read that they are missing.
+fn lost(number: u64, why: &str) -> Batch {
+    Batch {
+        lines: vec![Line {
+            number,
+            at_us: jiff::Timestamp::now().as_microsecond(),
+            attempt: 0,
+            stream: Stream::Note,
+            partial: false,
+            bytes: format!("the rest of the output is lost: {why}").into(),
+        }],
+        position: LOST.to_owned(),
+    }
+}
