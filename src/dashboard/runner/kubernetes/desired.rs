@@ -187,16 +187,12 @@ fn literal(text: &str) -> String {
 }
 
 fn environment(job: &Job, spec: &Spec) -> Vec<EnvVar> {
-    let own = [
-        ("HOME", HOME.to_owned()),
-        ("LABCTL_JOB_ID", job.id.to_string()),
-        ("LABCTL_JOB_NAME", spec.name.clone()),
-    ];
-    let own = own.into_iter().filter(|(name, _)| !spec.env.contains_key(*name));
-    let given = spec.env.iter().map(|(name, value)| (name.as_str(), value.clone()));
-    own.chain(given)
+    let mut all = BTreeMap::from([("HOME".to_owned(), HOME.to_owned())]);
+    all.extend(spec.env.clone());
+    all.insert("LABCTL_JOB_ID".to_owned(), job.id.to_string());
+    all.into_iter()
         .map(|(name, value)| EnvVar {
-            name: name.to_owned(),
+            name,
             value: Some(literal(&value)),
             ..EnvVar::default()
         })
@@ -294,8 +290,7 @@ mod tests {
                         "containers": [{
                             "name": "job", "image": "registry.example/box:1", "command": ["sh", "-c", "echo hi"],
                             "env": [{"name": "HOME", "value": "/job"},
-                                {"name": "LABCTL_JOB_ID", "value": "00000000004k7"},
-                                {"name": "LABCTL_JOB_NAME", "value": "hello"}],
+                                {"name": "LABCTL_JOB_ID", "value": "00000000004k7"}],
                             "workingDir": "/job",
                             "resources": {"requests": {"cpu": "50m", "memory": "64Mi"},
                                 "limits": {"cpu": "500m", "memory": "64Mi"}},

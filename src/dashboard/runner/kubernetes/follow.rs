@@ -342,7 +342,7 @@ impl Reader<'_> {
         let Some(limit) = full else { return Ok(true) };
         self.place.bytes = FULL;
         let text = format!(
-            "the program wrote more than its {} MiB of output, and is ended",
+            "the program wrote more than the {} MiB of output of its limit, and is ended",
             limit >> 20
         );
         _ = self.note(text).await?;

@@ -10,8 +10,6 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
 use super::desired;
 use crate::dashboard::job::{JobId, Phase, Seen, reason};
 
-/// The reason of a job between two attempts; the kubelet's word for the same.
-pub const BACK_OFF: &str = "BackOff";
 /// The reason of a job whose pod the Job controller may not create; its own word.
 pub const FAILED_CREATE: &str = "FailedCreate";
 /// The reason of a pod that failed and does not say why.
@@ -256,13 +254,14 @@ impl PodFacts {
         }
     }
 
-    /// Why it failed: a stable word, and a sentence's part for people.
+    /// Why it failed: a stable word, and what a sentence says that begins with what failed.
     fn cause(&self) -> (String, String) {
+        let failed = |reason: &str, message: Option<&String>, otherwise: String| {
+            let how = message.map_or(otherwise, |message| format!("failed: {message}"));
+            (reason.to_owned(), how)
+        };
         if let (Some(reason), message) = &self.why {
-            let message = message
-                .clone()
-                .unwrap_or_else(|| format!("Kubernetes ended the pod: {reason}"));
-            return (reason.clone(), message);
+            return failed(reason, message.as_ref(), format!("was ended by Kubernetes: {reason}"));
         }
         let Program::Ended {
             code,
@@ -270,35 +269,22 @@ impl PodFacts {
             ..
         } = &self.program
         else {
-            return (
-                POD_FAILED.to_owned(),
-                "the pod failed before its program ran".to_owned(),
-            );
+            return failed(POD_FAILED, None, "failed before it ran".to_owned());
         };
         match why.as_deref() {
-            Some(reason::MEMORY) => (
-                reason::MEMORY.to_owned(),
-                "the program used more memory than its limit".to_owned(),
-            ),
-            Some("StartError" | "ContainerCannotRun") => (
-                reason::START.to_owned(),
-                message
-                    .clone()
-                    .unwrap_or_else(|| "the program cannot be started".to_owned()),
-            ),
-            Some(other) if !["Error", "Completed"].contains(&other) => (
-                other.to_owned(),
-                message.clone().unwrap_or_else(|| format!("exit code {code}")),
-            ),
+            Some(reason::MEMORY) => (reason::MEMORY.to_owned(), "used more memory than its limit".to_owned()),
+            Some("StartError" | "ContainerCannotRun") => {
+                failed(reason::START, message.as_ref(), "could not be started".to_owned())
+            }
+            Some(other) if !["Error", "Completed"].contains(&other) => {
+                failed(other, message.as_ref(), format!("ended with exit code {code}"))
+            }
             // Kubernetes tells a signal as a shell does.
             _ if (129..=192).contains(code) => (
                 reason::SIGNAL.to_owned(),
-                format!("a signal ended the program: {}", signal(code - 128)),
+                format!("was ended by signal {}", signal(code - 128)),
             ),
-            _ => (
-                reason::EXIT_CODE.to_owned(),
-                format!("the program ended with exit code {code}"),
-            ),
+            _ => (reason::EXIT_CODE.to_owned(), format!("ended with exit code {code}")),
         }
     }
 }
@@ -320,7 +306,7 @@ fn signal(number: i32) -> String {
         31 => "SIGSYS",
         _ => return number.to_string(),
     };
-    format!("{name} ({number})")
+    format!("{number} ({name})")
 }
 
 impl Program {
@@ -464,8 +450,10 @@ fn state(
     }
     match pods.last() {
         Some(last) if last.failed() => {
-            let message = format!("{}; Kubernetes waits before the next attempt", last.cause().1);
-            (Phase::Waiting, Some(BACK_OFF.to_owned()), Some(message))
+            let (reason, how) = last.cause();
+            let failed = pods.iter().filter(|pod| pod.failed()).count();
+            let message = format!("attempt {failed} {how}; Kubernetes waits before the next one");
+            (Phase::Waiting, Some(reason), Some(message))
         }
         _ => (Phase::Waiting, None, None),
     }
@@ -480,7 +468,7 @@ fn lost(job: Option<&JobFacts>, live: bool) -> (Phase, Option<String>, Option<St
 
 fn ended_message(reason: &str, job: &JobFacts) -> Option<String> {
     let bytes = job.output_bytes?;
-    (reason == reason::OUTPUT).then(|| format!("the program wrote more than its {} MiB of output", bytes >> 20))
+    (reason == reason::OUTPUT).then(|| format!("it wrote more than the {} MiB of output of its limit", bytes >> 20))
 }
 
 /// Says why a Job failed. Where all attempts are used up, the last one says more than Kubernetes does.
@@ -495,14 +483,11 @@ fn failure(job: &JobFacts, condition: &Condition, pods: &[PodFacts]) -> Why {
 
 fn all_failed(job: &JobFacts, pods: &[PodFacts]) -> (String, String) {
     let last = pods.iter().rev().find(|pod| pod.failed());
-    let (reason, message) = last.map_or_else(
-        || (reason::RETRIES.to_owned(), "all attempts failed".to_owned()),
-        PodFacts::cause,
-    );
+    let (reason, how) = last.map_or_else(|| (reason::RETRIES.to_owned(), "failed".to_owned()), PodFacts::cause);
     if job.retries == 0 {
-        return (reason, message);
+        return (reason, format!("the program {how}"));
     }
-    let message = format!("all {} attempts failed; of the last one: {message}", job.retries + 1);
+    let message = format!("{} attempts failed; the last one {how}", job.retries + 1);
     // Memory is what one can act upon, whatever the number of attempts.
     if reason == reason::MEMORY {
         return (reason, message);

@@ -186,12 +186,12 @@ fn the_last_attempt_says_why_all_failed() {
         (
             ended(1, 137, "Error"),
             "Signal",
-            "a signal ended the program: SIGKILL (9)",
+            "the program was ended by signal 9 (SIGKILL)",
         ),
         (
             ended(1, 139, "Error"),
             "Signal",
-            "a signal ended the program: SIGSEGV (11)",
+            "the program was ended by signal 11 (SIGSEGV)",
         ),
         (
             ended(1, 255, "Error"),
@@ -201,7 +201,7 @@ fn the_last_attempt_says_why_all_failed() {
         (
             ended(1, 137, "ContainerStatusUnknown"),
             "ContainerStatusUnknown",
-            "exit code 137",
+            "the program ended with exit code 137",
         ),
         (
             pod_with(
@@ -210,12 +210,12 @@ fn the_last_attempt_says_why_all_failed() {
                 json!({}),
             ),
             "Evicted",
-            "The node was low on resource: memory.",
+            "the program failed: The node was low on resource: memory.",
         ),
         (
             pod_with(1, json!({"phase": "Failed"}), json!({})),
             "PodFailed",
-            "the pod failed before its program ran",
+            "the program failed before it ran",
         ),
     ] {
         let seen = seen(Some(&once), &[pod], None);
@@ -237,7 +237,7 @@ fn the_last_attempt_says_why_all_failed() {
     );
     assert_eq!(
         seen_thrice.message.as_deref(),
-        Some("all 3 attempts failed; of the last one: the program ended with exit code 7")
+        Some("3 attempts failed; the last one ended with exit code 7")
     );
     let pods = [ended(1, 1, "Error"), ended(2, 1, "Error"), ended(3, 137, "OOMKilled")];
     assert_eq!(short(Some(&thrice), &pods), of(Phase::Failed, "OOMKilled"));
@@ -331,11 +331,11 @@ fn between_attempts_it_waits_and_says_for_what() {
     let seen = seen(Some(&retried(2, json!({"failed": 1}))), &[ended(1, 5, "Error")], None);
     assert_eq!(
         (seen.phase, seen.reason.as_deref(), seen.attempts),
-        (Phase::Waiting, Some("BackOff"), 1)
+        (Phase::Waiting, Some("ExitCode"), 1)
     );
     assert_eq!(
         seen.message.as_deref(),
-        Some("the program ended with exit code 5; Kubernetes waits before the next attempt")
+        Some("attempt 1 ended with exit code 5; Kubernetes waits before the next one")
     );
     // The next one runs: what the one before was is history.
     let seen = super::seen(
@@ -465,7 +465,7 @@ fn a_job_that_the_dashboard_ended_says_why() {
     );
     assert_eq!(
         seen.message.as_deref(),
-        Some("the program wrote more than its 2 MiB of output")
+        Some("it wrote more than the 2 MiB of output of its limit")
     );
 }
 
