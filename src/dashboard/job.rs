@@ -336,7 +336,7 @@ pub fn observe(job: &Job, seen: &Seen, now_ms: i64) -> Change {
         }
         Phase::Waiting => (State::Pending, seen.reason.clone(), seen.message.clone()),
         Phase::Suspended => (State::Suspended, seen.reason.clone(), seen.message.clone()),
-        Phase::Running if job.cancelling => (State::Stopping, Some(reason::CANCELLED.to_owned()), None),
+        Phase::Running | Phase::Ending if job.cancelling => (State::Stopping, Some(reason::CANCELLED.to_owned()), None),
         Phase::Running => (State::Running, seen.reason.clone(), seen.message.clone()),
         Phase::Ending => (State::Stopping, seen.reason.clone(), seen.message.clone()),
         // What ended well before the request to end it reached it ended well.

@@ -3,6 +3,7 @@
 //! A runner is told what is wanted and says what it sees; it decides nothing about states. Everything may be asked twice,
 //! and after a restart of the server everything is asked again.
 
+pub mod kubernetes;
 pub mod process;
 
 use async_trait::async_trait;

@@ -3,6 +3,7 @@
 pub mod archive;
 pub mod closure;
 pub mod dashboard;
+pub mod job_base;
 pub mod layer;
 pub mod load;
 pub mod shelf;

@@ -8,6 +8,7 @@ use std::path::PathBuf;
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::{Pod, Service, ServiceAccount};
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
+use k8s_openapi::api::rbac::v1::{Role, RoleBinding};
 use k8s_openapi::serde::Serialize;
 use k8s_openapi::serde::de::DeserializeOwned;
 use labctl::config;
@@ -114,6 +115,8 @@ fn unknown_fields(object: &Value) -> Vec<String> {
         (Some("v1"), Some("ServiceAccount")) => unknown::<ServiceAccount>(object),
         (Some("v1"), Some("Pod")) => unknown::<Pod>(object),
         (Some("policy/v1"), Some("PodDisruptionBudget")) => unknown::<PodDisruptionBudget>(object),
+        (Some("rbac.authorization.k8s.io/v1"), Some("Role")) => unknown::<Role>(object),
+        (Some("rbac.authorization.k8s.io/v1"), Some("RoleBinding")) => unknown::<RoleBinding>(object),
         other => panic!("{other:?} is not one of the chart's kinds"),
     }
 }
@@ -168,6 +171,8 @@ const ODD: &[&[&str]] = &[
     &[r#"image.repository="localhost:5001/a/b-c_d.e""#, r#"image.tag="1.10""#],
     &[r#"image.tag="""#],
     &[r#"serviceAccount={"create":false,"name":"there","automount":true}"#],
+    &["runner.kubernetes.enabled=true"],
+    &[r#"runner.kubernetes={"enabled":true,"image":"localhost:5001/a/b:1"}"#],
     &[r#"fullnameOverride="other""#, r#"nameOverride="name""#],
     &[r#"commonLabels={"labctl.dev/lab":"true","team":""}"#],
     &[r#"podAnnotations={"a":"b: c\n- d","n":"1"}"#],
@@ -201,6 +206,10 @@ const WRONG: &[(&str, &str)] = &[
     ("server.drainSeconds=61", "/server/drainSeconds"),
     (r#"server.drainSeconds="5s""#, "/server/drainSeconds"),
     (r#"server.listen="0.0.0.0""#, "listen"),
+    (r#"runner.kubernetes.enabled="yes""#, "/runner/kubernetes/enabled"),
+    (r#"runner.kubernetes.image="a b""#, "/runner/kubernetes/image"),
+    (r#"runner.kubernetes.namespace="x""#, "namespace"),
+    (r#"runner.process={}"#, "process"),
     (r#"service.type="nodeport""#, "/service/type"),
     ("service.port=0", "/service/port"),
     ("service.port=65536", "/service/port"),
@@ -375,6 +384,54 @@ async fn values_arrive_where_they_belong() {
     for object in &objects {
         assert_eq!(object["metadata"]["labels"]["labctl.dev/lab"], "demo");
     }
+}
+
+/// Rights are given only where jobs are run, and no more than the runner's calls need.
+#[tokio::test]
+async fn rights_are_as_few_as_can_be() {
+    let Some(helm) = helm() else { return };
+    let objects = render(&helm, "job-dashboard", &[]).await;
+    assert!(kind(&objects, "Role").is_none() && kind(&objects, "RoleBinding").is_none());
+    let token = |objects: &[Value]| {
+        let pod = &kind(objects, "Deployment").expect("a Deployment")["spec"]["template"]["spec"];
+        let account = kind(objects, "ServiceAccount").expect("an account");
+        assert_eq!(
+            pod["automountServiceAccountToken"],
+            account["automountServiceAccountToken"]
+        );
+        pod["automountServiceAccountToken"] == true
+    };
+    assert!(!token(&objects));
+
+    let set = [r#"runner.kubernetes={"enabled":true,"image":"r:5000/box:1"}"#];
+    let objects = render(&helm, "job-dashboard", &set).await;
+    assert!(token(&objects));
+    let mut rights: Vec<String> = Vec::new();
+    for rule in kind(&objects, "Role").expect("a Role")["rules"]
+        .as_array()
+        .expect("rules")
+    {
+        for (resource, verb) in each(&rule["resources"]).flat_map(|it| each(&rule["verbs"]).map(move |verb| (it, verb)))
+        {
+            rights.push(format!("{verb} {resource}"));
+        }
+    }
+    rights.sort();
+    let expected = "create jobs, delete jobs, get jobs, get pods, get pods/log, list events, list jobs, list pods, \
+                    patch jobs, watch events, watch jobs, watch pods";
+    assert_eq!(rights.join(", "), expected);
+    let binding = kind(&objects, "RoleBinding").expect("a RoleBinding");
+    let account = kind(&objects, "ServiceAccount").expect("an account");
+    assert_eq!(binding["subjects"][0]["name"], account["metadata"]["name"]);
+    let args =
+        &kind(&objects, "Deployment").expect("a Deployment")["spec"]["template"]["spec"]["containers"][0]["args"];
+    for wanted in ["--runner=kubernetes", "--namespace=demo", "--job-image=r:5000/box:1"] {
+        assert!(each(args).any(|arg| arg == wanted), "{args}");
+    }
+}
+
+fn each(list: &Value) -> impl Iterator<Item = &str> + Clone {
+    list.as_array().expect("a list").iter().filter_map(Value::as_str)
 }
 
 /// The arguments in the chart are taken by this very program, and nothing renames one without the other.

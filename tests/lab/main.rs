@@ -7,6 +7,7 @@
 mod chapters;
 mod elsewhere;
 mod faults;
+mod jobs;
 mod support;
 mod up;
 
@@ -18,7 +19,7 @@ use support::{Lab, Skip};
 type Test = (&'static str, fn(&Lab) -> anyhow::Result<()>);
 
 /// Every test, in the order in which they run. The names are what a filter on the command line selects by.
-const TESTS: &[&[Test]] = &[up::TESTS, chapters::TESTS, elsewhere::TESTS, faults::TESTS];
+const TESTS: &[&[Test]] = &[up::TESTS, chapters::TESTS, jobs::TESTS, elsewhere::TESTS, faults::TESTS];
 
 fn main() -> ExitCode {
     let mut args = Arguments::from_args();

@@ -50,6 +50,13 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" | 
 {{- end }}
 
 {{/*
+Whether pods get a token: where they are to have one, and where they cannot do without.
+*/}}
+{{- define "job-dashboard.automount" -}}
+{{- or .Values.serviceAccount.automount .Values.runner.kubernetes.enabled }}
+{{- end }}
+
+{{/*
 repository:tag, or repository@digest.
 */}}
 {{- define "job-dashboard.image" -}}

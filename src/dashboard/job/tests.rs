@@ -99,6 +99,23 @@ fn an_end_is_for_good() {
 }
 
 #[test]
+fn a_job_that_is_cancelled_says_so_until_its_end() {
+    for phase in [Phase::Waiting, Phase::Running, Phase::Ending] {
+        let job = Job {
+            cancelling: true,
+            ..job(State::Running)
+        };
+        let seen = Seen {
+            reason: Some(reason::GONE.into()),
+            ..seen(phase)
+        };
+        let change = observe(&job, &seen, 0);
+        assert_eq!(change.state, Some(State::Stopping), "{phase:?}");
+        assert_eq!(change.reason, Some(Some(reason::CANCELLED.into())), "{phase:?}");
+    }
+}
+
+#[test]
 fn the_same_observation_twice_changes_nothing_the_second_time() {
     for phase in [Phase::Waiting, Phase::Suspended, Phase::Running, Phase::Ending] {
         let mut job = job(State::Pending);

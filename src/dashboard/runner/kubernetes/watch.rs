@@ -1,0 +1,233 @@
+//! The watches: of Jobs, of pods, and of events that say why a pod cannot be created. Each is opened once for all jobs.
+//!
+//! The API server sends a bookmark a minute and ends a watch after [`WATCH_SECONDS`]; one that is silent for longer is
+//! dead, and is opened again from the last bookmark. What is too old for that is listed anew (410). Where the API server
+//! is away, everything begins again with a list.
+
+use std::collections::BTreeSet;
+use std::pin::pin;
+use std::time::Duration;
+
+use futures_util::StreamExt as _;
+use k8s_openapi::api::batch::v1::Job as KubeJob;
+use k8s_openapi::api::core::v1::{Event as KubeEvent, Pod};
+use kube::api::Api;
+use kube::runtime::watcher::{self, Event, watcher};
+use tokio::sync::mpsc;
+use tokio::time::Instant;
+
+use super::cache::Cache;
+use super::observed::{self, FAILED_CREATE, JobFacts, PodFacts};
+use super::pause::Pause;
+use super::{Kubernetes, desired, trouble};
+use crate::dashboard::job::JobId;
+use crate::dashboard::runner::Told;
+
+/// How long the API server keeps a watch open. The watcher takes one for dead that is silent for 5 s more.
+const WATCH_SECONDS: u32 = 65;
+/// How long a list may be silent.
+const LIST_LIMIT: Duration = Duration::from_secs(30);
+/// How many objects a page of a list has.
+const PAGE: u32 = 500;
+/// How often a watch may be cut in a row; then the API server is taken for away.
+const CUTS: u32 = 3;
+
+/// A list that is being read, or was.
+struct Listing<T> {
+    listed: BTreeSet<T>,
+    done: bool,
+}
+
+impl<T> Listing<T> {
+    fn new() -> Self {
+        Self {
+            listed: BTreeSet::new(),
+            done: false,
+        }
+    }
+}
+
+impl Kubernetes {
+    /// Tells how jobs are until nobody listens.
+    pub(super) async fn watch_all(&self, told: &mpsc::Sender<Told>) {
+        let mut pause = Pause::new();
+        loop {
+            let why = tokio::select! {
+                why = self.watch_once(told, &mut pause) => why,
+                () = told.closed() => return,
+            };
+            self.cache().set_synced(false);
+            if told.send(Told::Blind(why)).await.is_err() {
+                return;
+            }
+            pause.wait().await;
+        }
+    }
+
+    fn watcher_config() -> watcher::Config {
+        watcher::Config::default().timeout(WATCH_SECONDS).page_size(PAGE)
+    }
+
+    /// Lists and watches until that fails, and says why it did.
+    async fn watch_once(&self, told: &mpsc::Sender<Told>, pause: &mut Pause) -> String {
+        let ours = Self::watcher_config().labels(&desired::selector());
+        let jobs: Api<KubeJob> = Api::namespaced(self.calls(), self.namespace());
+        let pods: Api<Pod> = Api::namespaced(self.calls(), self.namespace());
+        let events: Api<KubeEvent> = Api::namespaced(self.calls(), self.namespace());
+        let why = Self::watcher_config().fields(&format!("involvedObject.kind=Job,reason={FAILED_CREATE}"));
+        let mut jobs = pin!(watcher(jobs, ours.clone()));
+        let mut pods = pin!(watcher(pods, ours));
+        let mut events = pin!(watcher(events, why));
+        let mut may_see_events = true;
+        let (mut job_list, mut pod_list) = (Listing::new(), Listing::new());
+        let mut cuts = 0;
+        let mut heard = Instant::now();
+        loop {
+            let synced = job_list.done && pod_list.done;
+            let changed = tokio::select! {
+                Some(event) = jobs.next() => event.map(|event| take_job(self.cache(), &mut job_list, event)),
+                Some(event) = pods.next() => event.map(|event| take_pod(self.cache(), &mut pod_list, event)),
+                Some(event) = events.next(), if may_see_events => match event {
+                    Ok(event) => Ok(take_event(self.cache(), event)),
+                    Err(error) => {
+                        // Jobs are run all the same where events may not be read; only a reason is not told then.
+                        if trouble::is_forbidden(&error) {
+                            tracing::warn!(
+                                namespace = self.namespace(),
+                                "events may not be watched, so it is not told why a pod cannot be created"
+                            );
+                            may_see_events = false;
+                            continue;
+                        }
+                        Err(error)
+                    }
+                },
+                () = tokio::time::sleep_until(heard + LIST_LIMIT), if !synced => {
+                    return "the API server takes too long to list the jobs".to_owned();
+                }
+            };
+            heard = Instant::now();
+            match changed {
+                Ok(changed) => {
+                    cuts = 0;
+                    let now = job_list.done && pod_list.done;
+                    let ended = if now && !synced {
+                        pause.reset();
+                        self.tell_all(told).await
+                    } else if now {
+                        self.tell(told, &changed).await
+                    } else {
+                        continue;
+                    };
+                    if ended.is_none() {
+                        return "nobody listens".to_owned();
+                    }
+                }
+                // The watcher lists again by itself.
+                Err(watcher::Error::WatchError(status)) if status.code == 410 => {
+                    tracing::info!("the watch is too old to go on; everything is listed again");
+                }
+                // It goes on from the last bookmark.
+                Err(error @ (watcher::Error::WatchFailed(_) | watcher::Error::WatchError(_))) if cuts < CUTS => {
+                    cuts += 1;
+                    tracing::debug!(error = trouble::chain(&error), "a watch was cut");
+                    tokio::time::sleep(Duration::from_millis(100)).await;
+                }
+                Err(error) => return trouble::blind(&error, self.namespace()),
+            }
+        }
+    }
+
+    async fn tell_all(&self, told: &mpsc::Sender<Told>) -> Option<()> {
+        self.cache().set_synced(true);
+        for id in self.cache().ids() {
+            if let Some(seen) = self.cache().tell(id, true) {
+                told.send(Told::Seen(id, seen)).await.ok()?;
+            }
+        }
+        told.send(Told::Synced).await.ok()
+    }
+
+    async fn tell(&self, told: &mpsc::Sender<Told>, changed: &[JobId]) -> Option<()> {
+        for id in changed {
+            if let Some(seen) = self.cache().tell(*id, false) {
+                told.send(Told::Seen(*id, seen)).await.ok()?;
+            }
+        }
+        Some(())
+    }
+}
+
+fn take_job(cache: &Cache, list: &mut Listing<JobId>, event: Event<KubeJob>) -> Vec<JobId> {
+    match event {
+        Event::Init => {
+            *list = Listing::new();
+            Vec::new()
+        }
+        Event::InitApply(job) | Event::Apply(job) => {
+            let Some(facts) = JobFacts::of(&job) else {
+                return Vec::new();
+            };
+            let id = facts.id;
+            if !list.done {
+                list.listed.insert(id);
+            }
+            cache.put_job(facts);
+            vec![id]
+        }
+        Event::InitDone => {
+            list.done = true;
+            cache.keep_jobs(&std::mem::take(&mut list.listed))
+        }
+        Event::Delete(job) => {
+            let Some(facts) = JobFacts::of(&job) else {
+                return Vec::new();
+            };
+            let id = facts.id;
+            // The last state of it: it may have ended between the event before and this one.
+            cache.put_job(facts);
+            cache.remove_job(id);
+            vec![id]
+        }
+    }
+}
+
+fn take_pod(cache: &Cache, list: &mut Listing<String>, event: Event<Pod>) -> Vec<JobId> {
+    match event {
+        Event::Init => {
+            *list = Listing::new();
+            Vec::new()
+        }
+        Event::InitApply(pod) | Event::Apply(pod) => {
+            let Some(facts) = PodFacts::of(&pod) else {
+                return Vec::new();
+            };
+            let id = facts.id;
+            if !list.done {
+                list.listed.insert(facts.uid.clone());
+            }
+            cache.put_pod(facts);
+            vec![id]
+        }
+        Event::InitDone => {
+            list.done = true;
+            cache.keep_pods(&std::mem::take(&mut list.listed))
+        }
+        Event::Delete(pod) => {
+            let Some(facts) = PodFacts::of(&pod) else {
+                return Vec::new();
+            };
+            cache.remove_pod(facts.id, &facts.uid);
+            vec![facts.id]
+        }
+    }
+}
+
+fn take_event(cache: &Cache, event: Event<KubeEvent>) -> Vec<JobId> {
+    let (Event::Apply(event) | Event::InitApply(event)) = event else {
+        return Vec::new();
+    };
+    let told = observed::failed_create(&event);
+    let told = told.and_then(|(name, why)| cache.put_uncreated(&name, why));
+    told.into_iter().collect()
+}

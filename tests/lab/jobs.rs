@@ -1,0 +1,695 @@
+//! Jobs of the dashboard as Kubernetes Jobs: from their creation to a log that outlives the pod, also where pods, Jobs,
+//! the API server and the dashboard itself go away in between.
+//!
+//! The dashboard runs in the test's process, with the rights that the chart gives it, in a namespace in which nothing
+//! runs that PodSecurity `restricted` would refuse.
+
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, OnceLock};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail, ensure};
+use labctl::config::Dirs;
+use labctl::dashboard::control::Control;
+use labctl::dashboard::health::Health;
+use labctl::dashboard::job::spec::Spec;
+use labctl::dashboard::job::{Job, JobId, State};
+use labctl::dashboard::log::hub::Hub;
+use labctl::dashboard::log::{Line, Stream};
+use labctl::dashboard::runner::Runner;
+use labctl::dashboard::runner::kubernetes::{Kubernetes, Settings};
+use labctl::dashboard::service::tail::{Item, Select};
+use labctl::dashboard::service::{Action, Caller, Service};
+use labctl::dashboard::store::sqlite::{self, Sqlite};
+use labctl::dashboard::store::{Created, JobStore};
+use labctl::drive::docker::Docker;
+use labctl::drive::registry::Registry;
+use labctl::lab::image::store::Store;
+use labctl::lab::image::{job_base, load};
+use serde_json::{Value, json};
+
+use crate::Test;
+use crate::support::{Lab, NAME, PORTS, program, say};
+
+/// The tests of this file, in order.
+pub(crate) const TESTS: &[Test] = &[
+    ("jobs::a_log_outlives_its_pod", a_log_outlives_its_pod),
+    ("jobs::lines_arrive_at_once", lines_arrive_at_once),
+    ("jobs::failures_say_why", failures_say_why),
+    ("jobs::attempts_are_one_log", attempts_are_one_log),
+    ("jobs::waiting_says_why", waiting_says_why),
+    ("jobs::what_is_deleted_is_gone", what_is_deleted_is_gone),
+    ("jobs::cancelled_jobs_leave_nothing", cancelled_jobs_leave_nothing),
+    ("jobs::a_job_is_held_and_goes_on", a_job_is_held_and_goes_on),
+    ("jobs::limits_are_kept", limits_are_kept),
+    (
+        "jobs::a_server_goes_on_where_another_was_killed",
+        a_server_goes_on_where_another_was_killed,
+    ),
+    ("jobs::the_api_server_may_restart", the_api_server_may_restart),
+];
+
+const NAMESPACE: &str = "labctl-jobs";
+/// How long anything may take: the machine may be small and busy.
+const PATIENCE: Duration = Duration::from_secs(120);
+
+/// What all tests of this file share.
+struct Place {
+    kubeconfig: PathBuf,
+    image: String,
+    _dir: tempfile::TempDir,
+}
+
+static PLACE: OnceLock<Result<Place, String>> = OnceLock::new();
+
+fn place(lab: &Lab) -> Result<&'static Place> {
+    let place = PLACE.get_or_init(|| prepare(lab).map_err(|error| format!("{error:?}")));
+    place.as_ref().map_err(|error| anyhow::anyhow!("{error}"))
+}
+
+/// Makes the namespace, the account with the chart's rights, and the image.
+fn prepare(lab: &Lab) -> Result<Place> {
+    let dir = tempfile::tempdir()?;
+    let chart = Path::new(env!("CARGO_MANIFEST_DIR")).join("charts/job-dashboard");
+    let rendered = lab.ok(&[
+        "helm",
+        "template",
+        "jobs",
+        &chart.display().to_string(),
+        "--namespace",
+        NAMESPACE,
+        "--set",
+        "runner.kubernetes.enabled=true,fullnameOverride=jobs",
+        "--show-only",
+        "templates/role.yaml",
+        "--show-only",
+        "templates/serviceaccount.yaml",
+    ])?;
+    let objects = dir.path().join("rights.yaml");
+    let namespace = format!(
+        "apiVersion: v1\nkind: Namespace\nmetadata:\n  name: {NAMESPACE}\n  labels:\n    pod-security.kubernetes.io/enforce: restricted\n---\n"
+    );
+    labctl::drive::files::write(&objects, namespace + &rendered)?;
+    lab.ok(&["kubectl", "apply", "-f", &objects.display().to_string()])?;
+    let token = lab.ok(&["kubectl", "create", "token", "jobs", "-n", NAMESPACE, "--duration=2h"])?;
+    let own = std::fs::read_to_string(lab.dir().join("kubeconfig"))?;
+    let mut config: Value = serde_saphyr::from_str(&own)?;
+    config["users"][0]["user"] = json!({"token": token.trim()});
+    let kubeconfig = dir.path().join("kubeconfig");
+    labctl::drive::files::write_secret(&kubeconfig, serde_json::to_string(&config)?)?;
+    let cache = Store::at(Dirs::from_environment()?.cache().join("images"));
+    let recipe = job_base::Recipe::of_this_machine(&cache)?;
+    let host = format!("localhost:{}", PORTS.registry);
+    let image = recipe.build(&host, &cache)?;
+    let runtime = tokio::runtime::Runtime::new()?;
+    let loaded = runtime.block_on(async { load::push(&Registry::at(&host)?, &image, None).await })?;
+    Ok(Place {
+        kubeconfig,
+        image: loaded.name,
+        _dir: dir,
+    })
+}
+
+/// A dashboard without its HTTP.
+struct Board {
+    service: Service,
+    health: Health,
+    work: tokio::task::JoinHandle<()>,
+}
+
+impl Drop for Board {
+    fn drop(&mut self) {
+        self.work.abort();
+    }
+}
+
+fn me() -> Caller {
+    Caller {
+        name: "zoe".to_owned(),
+        admin: false,
+    }
+}
+
+impl Board {
+    async fn open(place: &Place, dir: &Path) -> Result<Self> {
+        let runner = Kubernetes::connect(Settings {
+            kubeconfig: Some(place.kubeconfig.clone()),
+            namespace: Some(NAMESPACE.to_owned()),
+            image: Some(place.image.clone()),
+        })
+        .await?;
+        let store = Sqlite::open(&dir.join("jobs.sqlite"), sqlite::Settings::default()).await?;
+        let (store, runner): (Arc<dyn JobStore>, Arc<dyn Runner>) = (Arc::new(store), Arc::new(runner));
+        let hub = Hub::default();
+        let health = Health::default();
+        let control = Control::new(
+            Arc::clone(&store),
+            Arc::clone(&runner),
+            hub.clone(),
+            health.clone(),
+            // The one after it is the same server, started again.
+            "test".to_owned(),
+        );
+        let service = Service::new(store, runner, control.clone(), hub).await?;
+        let work = tokio::spawn(async move { control.run().await });
+        Ok(Self { service, health, work })
+    }
+
+    async fn create(&self, spec: Value) -> Result<JobId> {
+        let mut whole = json!({"name": "test", "limits": {"memory_mib": 32, "cpu_milli": 500}});
+        for (name, value) in spec.as_object().context("an object")? {
+            whole[name] = value.clone();
+        }
+        let spec: Spec = serde_json::from_value(whole)?;
+        match self.service.create(&me(), spec, None).await? {
+            Created::New(job) => Ok(job.id),
+            Created::Replayed(_) => bail!("no key was given"),
+        }
+    }
+
+    async fn shell(&self, script: &str) -> Result<JobId> {
+        self.create(json!({"command": ["sh", "-c", script]})).await
+    }
+
+    async fn job(&self, id: JobId) -> Result<Job> {
+        Ok(self.service.job(&me(), id).await?)
+    }
+
+    /// Waits until a job's row is as wanted.
+    async fn wait(&self, id: JobId, what: &str, wanted: impl Fn(&Job) -> bool) -> Result<Job> {
+        let began = Instant::now();
+        loop {
+            let job = self.job(id).await?;
+            if wanted(&job) {
+                return Ok(job);
+            }
+            ensure!(began.elapsed() < PATIENCE, "{what}: {job:?}");
+            ensure!(!job.log_complete || job.state.is_final(), "{job:?}");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+
+    async fn state(&self, id: JobId, state: State) -> Result<Job> {
+        self.wait(id, state.name(), |job| job.state == state).await
+    }
+
+    /// Waits until a job has ended and its log is stored.
+    async fn end(&self, id: JobId) -> Result<Job> {
+        self.wait(id, "its end", |job| job.log_complete).await
+    }
+
+    /// Reads a log as a viewer does: until it ends, where `follow` says so.
+    async fn lines(&self, id: JobId, follow: bool) -> Result<Vec<Line>> {
+        let select = Select {
+            follow,
+            ..Select::default()
+        };
+        let mut tail = self.service.tail(&me(), id, select).await?;
+        let mut out = Vec::new();
+        while let Some(item) = tokio::time::timeout(PATIENCE, tail.next())
+            .await
+            .context("the log goes on")??
+        {
+            match item {
+                Item::Lines { lines, .. } => out.extend(lines),
+                Item::Gap { from, to } => bail!("lines {from} to {to} are missing"),
+            }
+        }
+        for (place, line) in out.iter().enumerate() {
+            ensure!(line.number == place as u64 + 1, "line {} in place {place}", line.number);
+        }
+        Ok(out)
+    }
+
+    async fn text(&self, id: JobId) -> Result<Vec<String>> {
+        Ok(texts(&self.lines(id, false).await?))
+    }
+}
+
+fn texts(lines: &[Line]) -> Vec<String> {
+    let text = |line: &Line| {
+        let text = String::from_utf8_lossy(&line.bytes).into_owned();
+        if line.stream == Stream::Note {
+            format!("! {text}")
+        } else {
+            text
+        }
+    };
+    lines.iter().map(text).collect()
+}
+
+/// Runs a test with a dashboard of its own.
+fn with<F: Future<Output = Result<()>>>(lab: &Lab, test: impl FnOnce(Board, PathBuf) -> F) -> Result<()> {
+    let place = place(lab)?;
+    let dir = tempfile::tempdir()?;
+    let runtime = tokio::runtime::Runtime::new()?;
+    runtime.block_on(async {
+        let board = Board::open(place, dir.path()).await?;
+        test(board, dir.path().to_owned()).await
+    })
+}
+
+fn kubectl(lab: &Lab, args: &[&str]) -> Result<String> {
+    let mut all = vec!["kubectl", "-n", NAMESPACE];
+    all.extend(args);
+    lab.ok(&all)
+}
+
+fn name(id: JobId) -> String {
+    format!("job-{id}")
+}
+
+fn pods(lab: &Lab, id: JobId) -> Result<String> {
+    kubectl(
+        lab,
+        &["get", "pods", "-o", "name", "-l", &format!("labctl.dev/job-id={id}")],
+    )
+}
+
+fn numbers(to: usize) -> Vec<String> {
+    (1..=to).map(|number| number.to_string()).collect()
+}
+
+fn a_log_outlives_its_pod(lab: &Lab) -> Result<()> {
+    with(lab, |board, _| async move {
+        let script = "id -u; pwd; ls /var/run/secrets 2>&1; echo to-stderr >&2; for i in 1 2 3; do echo $i; sleep 0.3; done; printf 'no end'";
+        let id = board.shell(script).await?;
+        let followed = board.lines(id, true).await?;
+        let job = board.end(id).await?;
+        ensure!(
+            job.state == State::Succeeded && job.exit_code == Some(0) && job.attempts == 1,
+            "{job:?}"
+        );
+        let took = job.finished_ms.context("an end")? - job.started_ms.context("a beginning")?;
+        ensure!((0..60_000).contains(&took), "{job:?}");
+        let lines = texts(&followed);
+        ensure!(lines[..2] == ["65532", "/job"], "{lines:?}");
+        ensure!(lines.iter().any(|line| line == "to-stderr"), "{lines:?}");
+        ensure!(
+            lines.iter().any(|line| line.contains("cannot access")),
+            "there is no token: {lines:?}"
+        );
+        ensure!(lines[lines.len() - 4..] == ["1", "2", "3", "no end"], "{lines:?}");
+        ensure!(
+            followed
+                .iter()
+                .all(|line| line.stream == Stream::Merged && line.attempt == 1),
+            "{followed:?}"
+        );
+        // Only now may Kubernetes remove it, and it will.
+        let began = Instant::now();
+        loop {
+            let ttl = kubectl(
+                lab,
+                &[
+                    "get",
+                    "job",
+                    &name(id),
+                    "-o",
+                    "jsonpath={.spec.ttlSecondsAfterFinished}",
+                ],
+            )?;
+            if ttl == "120" {
+                break;
+            }
+            ensure!(began.elapsed() < PATIENCE, "its time to live is `{ttl}`");
+        }
+        let owner = kubectl(
+            lab,
+            &[
+                "get",
+                "job",
+                &name(id),
+                "-o",
+                "jsonpath={.metadata.annotations.labctl\\.dev/owner}",
+            ],
+        )?;
+        ensure!(owner == "zoe", "{owner}");
+        kubectl(lab, &["delete", "job", &name(id), "--wait"])?;
+        ensure!(board.text(id).await? == lines, "the log is another one without the pod");
+        ensure!(board.job(id).await? == job, "an end is for good");
+        Ok(())
+    })
+}
+
+fn lines_arrive_at_once(lab: &Lab) -> Result<()> {
+    with(lab, |board, _| async move {
+        let id = board
+            .shell("i=0; while [ $i -lt 60 ]; do i=$((i+1)); echo $i; sleep 0.1; done")
+            .await?;
+        let select = Select {
+            follow: true,
+            ..Select::default()
+        };
+        let mut tail = board.service.tail(&me(), id, select).await?;
+        let (mut late, mut first) = (Vec::new(), None);
+        while let Some(item) = tokio::time::timeout(PATIENCE, tail.next())
+            .await
+            .context("the log goes on")??
+        {
+            let Item::Lines { lines, .. } = item else {
+                bail!("{item:?}")
+            };
+            let now = jiff::Timestamp::now().as_microsecond();
+            first = first.or(lines.first().map(|line| now - line.at_us));
+            late.extend(lines.last().map(|line| now - line.at_us));
+        }
+        // What was written before the pod was seen to run came at once, and late.
+        let mut late: Vec<i64> = late.into_iter().skip(1).collect();
+        late.sort_unstable();
+        let at = |share: usize| late[(late.len() - 1) * share / 100];
+        let (median, most) = (at(50), at(95));
+        say(&format!(
+            "from the container's line to a viewer: median {median} us, 95 of 100 in {most} us; the first line of the job after {} ms",
+            first.context("lines")? / 1000
+        ));
+        ensure!(late.len() >= 30, "lines came in {} batches", late.len());
+        ensure!(median < 100_000, "median {median} us");
+        Ok(())
+    })
+}
+
+fn failures_say_why(lab: &Lab) -> Result<()> {
+    with(lab, |board, _| async move {
+        let exit = board.shell("echo before; exit 3").await?;
+        let signal = board.shell("kill -9 $$").await?;
+        let missing = board.create(json!({"command": ["no-such-program"]})).await?;
+        let memory = board.shell("echo filling; tail /dev/zero").await?;
+        for (id, reason, code, said) in [
+            (exit, "ExitCode", 3, "exit code 3"),
+            (signal, "Signal", 137, "SIGKILL"),
+            (missing, "StartError", 128, "no-such-program"),
+            (memory, "OOMKilled", 137, "memory"),
+        ] {
+            let job = board.end(id).await?;
+            ensure!(
+                job.state == State::Failed && job.reason.as_deref() == Some(reason),
+                "{job:?}"
+            );
+            ensure!(job.exit_code == Some(code), "{job:?}");
+            ensure!(
+                job.message.as_deref().is_some_and(|message| message.contains(said)),
+                "{job:?}"
+            );
+        }
+        ensure!(board.text(exit).await? == ["before"]);
+        Ok(())
+    })
+}
+
+fn attempts_are_one_log(lab: &Lab) -> Result<()> {
+    with(lab, |board, _| async move {
+        let id = board
+            .create(json!({"command": ["sh", "-c", "echo one; echo two; exit 7"], "retries": 1}))
+            .await?;
+        let between = board
+            .wait(id, "a pause", |job| job.reason.as_deref() == Some("ExitCode"))
+            .await?;
+        ensure!(between.state == State::Running && between.attempts == 1, "{between:?}");
+        let lines = board.lines(id, true).await?;
+        let job = board.end(id).await?;
+        ensure!(
+            job.reason.as_deref() == Some("BackoffLimitExceeded") && job.attempts == 2,
+            "{job:?}"
+        );
+        ensure!(
+            job.message.as_deref() == Some("2 attempts failed; the last one ended with exit code 7"),
+            "{job:?}"
+        );
+        let found: Vec<_> = lines
+            .iter()
+            .map(|line| (line.attempt, String::from_utf8_lossy(&line.bytes)))
+            .collect();
+        ensure!(
+            found
+                == [
+                    (1, "one".into()),
+                    (1, "two".into()),
+                    (2, "one".into()),
+                    (2, "two".into())
+                ],
+            "{found:?}"
+        );
+        Ok(())
+    })
+}
+
+fn waiting_says_why(lab: &Lab) -> Result<()> {
+    let quota = format!(
+        "apiVersion: v1\nkind: ResourceQuota\nmetadata:\n  name: none\n  namespace: {NAMESPACE}\nspec:\n  hard:\n    pods: \"0\"\n"
+    );
+    let dir = tempfile::tempdir()?;
+    let path = dir.path().join("quota.yaml");
+    labctl::drive::files::write(&path, quota)?;
+    let path = path.display().to_string();
+    with(lab, |board, _| async move {
+        let image = board
+            .create(json!({"command": ["x"], "image": format!("localhost:{}/no/such:1", PORTS.registry)}))
+            .await?;
+        let large = board
+            .create(json!({"command": ["x"], "limits": {"memory_mib": 1_000_000}}))
+            .await?;
+        let job = board
+            .wait(image, "a reason", |job| {
+                matches!(job.reason.as_deref(), Some("ErrImagePull" | "ImagePullBackOff"))
+            })
+            .await?;
+        ensure!(job.state == State::Pending, "{job:?}");
+        ensure!(
+            job.message
+                .as_deref()
+                .is_some_and(|message| message.contains("no/such")),
+            "{job:?}"
+        );
+        let job = board
+            .wait(large, "a reason", |job| job.reason.as_deref() == Some("Unschedulable"))
+            .await?;
+        ensure!(
+            job.message
+                .as_deref()
+                .is_some_and(|message| message.contains("Insufficient memory")),
+            "{job:?}"
+        );
+        kubectl(lab, &["apply", "-f", &path])?;
+        let quota = board.shell("echo hello").await;
+        let waits = async {
+            let quota = quota?;
+            let job = board
+                .wait(quota, "a reason", |job| job.reason.as_deref() == Some("FailedCreate"))
+                .await?;
+            ensure!(
+                job.message
+                    .as_deref()
+                    .is_some_and(|message| message.contains("exceeded quota")),
+                "{job:?}"
+            );
+            Ok(quota)
+        }
+        .await;
+        kubectl(lab, &["delete", "-f", &path])?;
+        for id in [image, large, waits?] {
+            board.service.act(&me(), id, Action::Cancel, None).await?;
+            let job = board.end(id).await?;
+            ensure!(job.state == State::Cancelled && job.started_ms.is_none(), "{job:?}");
+        }
+        Ok(())
+    })
+}
+
+fn what_is_deleted_is_gone(lab: &Lab) -> Result<()> {
+    with(lab, |board, _| async move {
+        let id = board.shell("echo hello; sleep 600").await?;
+        board.state(id, State::Running).await?;
+        kubectl(lab, &["delete", "job", &name(id), "--wait=false"])?;
+        let job = board.end(id).await?;
+        ensure!(
+            job.state == State::Failed && job.reason.as_deref() == Some("Gone"),
+            "{job:?}"
+        );
+        ensure!(
+            job.message
+                .as_deref()
+                .is_some_and(|message| message.contains("was deleted")),
+            "{job:?}"
+        );
+        ensure!(board.text(id).await? == ["hello"], "{:?}", board.text(id).await?);
+        Ok(())
+    })
+}
+
+fn cancelled_jobs_leave_nothing(lab: &Lab) -> Result<()> {
+    with(lab, |board, _| async move {
+        let id = board
+            .shell("trap 'echo asked; exit 0' TERM; echo hello; sleep 600 & wait")
+            .await?;
+        board
+            .wait(id, "its first line", |job| job.state == State::Running)
+            .await?;
+        let began = Instant::now();
+        while board.text(id).await?.is_empty() {
+            ensure!(began.elapsed() < PATIENCE, "no line came");
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        board.service.act(&me(), id, Action::Cancel, None).await?;
+        let job = board.end(id).await?;
+        ensure!(
+            job.state == State::Cancelled && job.reason.as_deref() == Some("Cancelled"),
+            "{job:?}"
+        );
+        ensure!(
+            board.text(id).await? == ["hello", "asked"],
+            "{:?}",
+            board.text(id).await?
+        );
+        ensure!(pods(lab, id)?.is_empty(), "{}", pods(lab, id)?);
+        Ok(())
+    })
+}
+
+fn a_job_is_held_and_goes_on(lab: &Lab) -> Result<()> {
+    with(lab, |board, _| async move {
+        let held = board
+            .create(json!({"command": ["sh", "-c", "echo late"], "suspend": true}))
+            .await?;
+        let running = board.shell("echo hello; sleep 600").await?;
+        board.state(running, State::Running).await?;
+        board.state(held, State::Suspended).await?;
+        ensure!(pods(lab, held)?.is_empty(), "{}", pods(lab, held)?);
+        let job = board.service.act(&me(), running, Action::Suspend, None).await?;
+        ensure!(job.state == State::Suspended, "{job:?}");
+        let began = Instant::now();
+        while !pods(lab, running)?.is_empty() {
+            ensure!(began.elapsed() < PATIENCE, "its pod is still there");
+        }
+        board.service.act(&me(), held, Action::Resume, None).await?;
+        board.service.act(&me(), running, Action::Resume, None).await?;
+        ensure!(board.end(held).await?.state == State::Succeeded);
+        board.state(running, State::Running).await?;
+        board.service.act(&me(), running, Action::Cancel, None).await?;
+        ensure!(board.end(running).await?.state == State::Cancelled);
+        Ok(())
+    })
+}
+
+fn limits_are_kept(lab: &Lab) -> Result<()> {
+    with(lab, |board, _| async move {
+        let slow = board
+            .create(json!({"command": ["sleep", "600"], "limits": {"seconds": 3}}))
+            .await?;
+        let loud = json!({"command": ["sh", "-c", "yes 0123456789"], "limits": {"output_mib": 1, "memory_mib": 32}});
+        let loud = board.create(loud).await?;
+        let job = board.end(slow).await?;
+        ensure!(
+            job.state == State::Failed && job.reason.as_deref() == Some("DeadlineExceeded"),
+            "{job:?}"
+        );
+        let job = board.end(loud).await?;
+        ensure!(
+            job.state == State::Failed && job.reason.as_deref() == Some("OutputLimitExceeded"),
+            "{job:?}"
+        );
+        let lines = board.lines(loud, false).await?;
+        let last = texts(&lines).pop().context("lines")?;
+        ensure!(last.starts_with("! the program wrote more than the 1 MiB"), "{last}");
+        let bytes: usize = lines.iter().map(|line| line.bytes.len() + 1).sum();
+        ensure!((1 << 20..3 << 20).contains(&bytes), "{bytes} bytes are stored");
+        Ok(())
+    })
+}
+
+fn a_server_goes_on_where_another_was_killed(lab: &Lab) -> Result<()> {
+    let place = place(lab)?;
+    with(lab, |board, dir| async move {
+        let id = board
+            .shell("i=0; while [ $i -lt 100 ]; do i=$((i+1)); echo $i; sleep 0.1; done")
+            .await?;
+        board.state(id, State::Running).await?;
+        let mut board = board;
+        for _ in 0..3 {
+            tokio::time::sleep(Duration::from_millis(1_700)).await;
+            // The next one finds what this one had stored, and nothing else.
+            drop(board);
+            tokio::time::sleep(Duration::from_millis(300)).await;
+            board = Board::open(place, &dir).await?;
+        }
+        let followed = texts(&board.lines(id, true).await?);
+        ensure!(followed == numbers(100), "{followed:?}");
+        let job = board.end(id).await?;
+        ensure!(job.state == State::Succeeded, "{job:?}");
+        ensure!(board.text(id).await? == numbers(100));
+        // One that ends while nobody looks.
+        let unseen = board.shell("sleep 1; echo unseen; exit 4").await?;
+        board.state(unseen, State::Running).await?;
+        drop(board);
+        kubectl(
+            lab,
+            &[
+                "wait",
+                "--for=condition=Failed",
+                "--timeout=60s",
+                &format!("job/{}", name(unseen)),
+            ],
+        )?;
+        let board = Board::open(place, &dir).await?;
+        let job = board.end(unseen).await?;
+        ensure!(job.state == State::Failed && job.exit_code == Some(4), "{job:?}");
+        ensure!(board.text(unseen).await? == ["unseen"]);
+        Ok(())
+    })
+}
+
+fn the_api_server_may_restart(lab: &Lab) -> Result<()> {
+    let runtime = tokio::runtime::Runtime::new()?;
+    let host = runtime.block_on(async {
+        Docker::find(&lab.settings()?)
+            .await
+            .map(|docker| docker.host().to_owned())
+    })?;
+    let node = format!("{NAME}-control-plane");
+    let on_node = |command: &str| {
+        program(
+            "docker",
+            &["exec", &node, "sh", "-c", command],
+            &[("DOCKER_HOST", &host)],
+        )
+    };
+    with(lab, |board, _| async move {
+        let id = board
+            .shell("i=0; while [ $i -lt 300 ]; do i=$((i+1)); echo $i; sleep 0.1; done")
+            .await?;
+        board.state(id, State::Running).await?;
+        let ready = |board: &Board| {
+            let readiness = board.health.readiness();
+            readiness.checks.iter().all(|check| check.name != "runner" || check.ok)
+        };
+        tokio::time::sleep(Duration::from_secs(2)).await;
+        ensure!(ready(&board), "{:?}", board.health.readiness());
+        let stop = "crictl stop --timeout 0 $(crictl ps --name kube-apiserver --quiet)";
+        on_node(stop)?;
+        let began = Instant::now();
+        while ready(&board) {
+            ensure!(began.elapsed() < PATIENCE, "it did not notice");
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        let blind = began.elapsed();
+        let began = Instant::now();
+        while !ready(&board) {
+            ensure!(
+                began.elapsed() < PATIENCE,
+                "it does not see again: {:?}",
+                board.health.readiness()
+            );
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        say(&format!(
+            "the API server was killed: noticed after {} ms, everything seen again {} ms later",
+            blind.as_millis(),
+            began.elapsed().as_millis()
+        ));
+        let followed = texts(&board.lines(id, true).await?);
+        ensure!(followed == numbers(300), "{followed:?}");
+        let job = board.end(id).await?;
+        ensure!(job.state == State::Succeeded, "{job:?}");
+        Ok(())
+    })
+}
