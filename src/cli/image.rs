@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
-use clap::Subcommand;
+use clap::{Subcommand, ValueEnum};
 use serde_json::json;
 
 use super::Outcome;
@@ -19,6 +19,7 @@ use crate::lab::image::store::Store;
 use crate::lab::image::{dashboard, load, shelf, wiring};
 use crate::lab::record::Record;
 use crate::lab::step::{Site, base, node_image, registry};
+use crate::lab::up;
 use crate::report::human::size;
 use crate::world::World;
 
@@ -36,11 +37,11 @@ pub struct Args {
 enum Verb {
     /// Show the images in the lab's registry, labctl's images in the engine, and who uses them
     List,
-    /// Make labctl's own images and put them into the lab's registry
+    /// Make labctl's own images: in the engine those that the lab is made of, in the lab's registry those that run in it
     Build {
         /// The image to make; all of them where none is given
-        #[arg(value_parser = ["job-dashboard"])]
-        image: Option<String>,
+        #[arg(value_enum)]
+        image: Option<Own>,
         /// A checkout of labctl, needed where the running labctl is not a Linux program
         #[arg(long, value_name = "DIR")]
         source: Option<PathBuf>,
@@ -65,6 +66,28 @@ enum Verb {
         /// The image as the engine has it
         image: String,
     },
+}
+
+/// The images that labctl makes
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum Own {
+    /// The cluster's node: Kubernetes and what it needs
+    Node,
+    /// The lab's image registry
+    Registry,
+    /// The dashboard, which is this program
+    JobDashboard,
+}
+
+impl Own {
+    /// Returns the step of `labctl up` that makes the image in the engine, where one does.
+    fn step(self) -> Option<&'static str> {
+        match self {
+            Self::Node => Some("node-image"),
+            Self::Registry => Some("registry-image"),
+            Self::JobDashboard => None,
+        }
+    }
 }
 
 struct Places {
@@ -107,7 +130,16 @@ impl Args {
     pub async fn run(self, world: &World) -> Result<Outcome> {
         match self.verb {
             Verb::List => list(world).await?,
-            Verb::Build { image: _, source } => build(world, source).await?,
+            Verb::Build { image, source } => {
+                let wanted = image.map_or_else(|| Own::value_variants().to_vec(), |image| vec![image]);
+                let steps: Vec<String> = wanted.iter().filter_map(|own| own.step().map(str::to_owned)).collect();
+                if !steps.is_empty() {
+                    build_in_engine(world, &steps).await?;
+                }
+                if wanted.contains(&Own::JobDashboard) {
+                    build(world, source).await?;
+                }
+            }
             Verb::Load { images, wait } => load_all(world, &images, wait).await?,
             Verb::Prune => prune(world).await?,
             Verb::Learn { image } => {
@@ -167,6 +199,18 @@ async fn list(world: &World) -> Result<()> {
         );
     }
     super::print(&text)
+}
+
+/// Makes images as `labctl up` does, with what they need and nothing that needs them.
+async fn build_in_engine(world: &World, steps: &[String]) -> Result<()> {
+    let record = Record::read(world.settings())?.unwrap_or_default();
+    let site = Site::new(world.clone(), record, Images::Auto, false);
+    let plan = up::plan(&site)?.only(steps)?;
+    let _lock = up::lock(world, "image build").await?;
+    if plan.run(world.reporter()).await? == 0 {
+        world.reporter().note("nothing to do: the engine has them");
+    }
+    Ok(())
 }
 
 async fn build(world: &World, source: Option<PathBuf>) -> Result<()> {

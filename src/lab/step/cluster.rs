@@ -26,6 +26,12 @@ use crate::lab::plan::{Progress, State, Step, StepId};
 const CREATE_LIMIT: Duration = Duration::from_secs(300);
 /// How long a node that was started again may take until its API answers.
 const RESUME_LIMIT: Duration = Duration::from_secs(120);
+/// How often it is looked whether a new node's API answers; a look costs the engine a read of one file.
+const API_PAUSE: Duration = Duration::from_millis(200);
+/// Where kubeadm writes the administrator's kubeconfig in a node.
+const ADMIN_CONF: &str = "/etc/kubernetes/admin.conf";
+/// The milestone: the cluster's API answers, though the rest of the cluster is still being made.
+pub const API: StepId = "api";
 /// The ConfigMap in `kube-system` that says what the cluster was made from.
 const MARK: &str = "labctl-lab";
 /// The ports of the node that are published: see `charts/job-dashboard` for who answers there.
@@ -156,11 +162,16 @@ impl Cluster {
     /// Removes the node, as `kind delete cluster` does, but also where it cannot be killed at once.
     async fn delete(&self) -> Result<()> {
         self.0.world().docker().await?.remove_container(&self.node()).await?;
+        self.forget();
+        Ok(())
+    }
+
+    /// Removes what is written down of the cluster outside of it.
+    fn forget(&self) {
         let settings = self.0.world().settings();
-        for name in ["kubeconfig", "cluster-uid"] {
+        for name in ["kubeconfig", "kind-kubeconfig", "cluster-uid"] {
             _ = std::fs::remove_file(settings.lab_dir().join(name));
         }
-        Ok(())
     }
 
     async fn create(&self, progress: &Progress, info: &bollard::models::SystemInfo) -> Result<()> {
@@ -183,7 +194,8 @@ impl Cluster {
                 .arg("--config")
                 .arg(&config_path)
                 .arg("--kubeconfig")
-                .arg(settings.kubeconfig())
+                // Not the lab's own: that is written before KIND is done, and KIND would write over it in place.
+                .arg(settings.lab_dir().join("kind-kubeconfig"))
                 .limit(CREATE_LIMIT)
                 .on_line(move |line| {
                     let line = line
@@ -193,7 +205,11 @@ impl Cluster {
                         said.doing(line.trim_end_matches("..."));
                     }
                 });
-            match world.exec().run(&cmd).await {
+            let outcome = tokio::select! {
+                outcome = world.exec().run(&cmd) => outcome,
+                never = self.open_early(progress) => match never {},
+            };
+            match outcome {
                 Ok(_) => return Ok(()),
                 // KIND gives a node 30 s to boot, whatever the machine is doing; a second try often fits.
                 Err(error) if again && boot_limit(&error) => {
@@ -210,6 +226,36 @@ impl Cluster {
                 }
             }
         }
+    }
+
+    /// Watches a node that KIND is making until its API answers, and lets those begin who need no more. KIND goes on for
+    /// seconds after that: CoreDNS, kube-proxy, its own manifests.
+    ///
+    /// Never returns: whether the cluster comes up is KIND's to say.
+    async fn open_early(&self, progress: &Progress) -> std::convert::Infallible {
+        while !self.api_answers().await {
+            tokio::time::sleep(API_PAUSE).await;
+        }
+        progress.reached(API);
+        std::future::pending().await
+    }
+
+    async fn api_answers(&self) -> bool {
+        let looked = async {
+            let docker = self.0.world().docker().await?;
+            if !self.0.world().settings().kubeconfig().exists() {
+                if docker.get_file(&self.node(), ADMIN_CONF).await?.is_none() {
+                    return Ok(false);
+                }
+                self.write_kubeconfig().await?;
+            }
+            let settings = self.0.world().settings();
+            let connection = Connection::connect_any(settings).await?;
+            connection.record(settings)?;
+            Ok::<_, anyhow::Error>(true)
+        };
+        // Most of these looks fail: there is no node yet, no file in it, nobody at the port, no right to read.
+        looked.await.unwrap_or(false)
     }
 
     fn ports_are_free(&self) -> Result<()> {
@@ -346,6 +392,10 @@ impl Step for Cluster {
         vec!["node-image", "network", "programs"]
     }
 
+    fn milestones(&self) -> Vec<StepId> {
+        vec![API]
+    }
+
     async fn observe(&self) -> Result<State> {
         let Some(container) = self.container().await? else {
             return Ok(State::wanting("there is none"));
@@ -398,6 +448,9 @@ impl Step for Cluster {
             }
             progress.doing("removing the old node");
             self.delete().await?;
+        } else {
+            // What an earlier cluster left must not be taken for the new one's.
+            self.forget();
         }
         self.create(progress, &info).await?;
         let connection = self.resume(progress, true).await?;
