@@ -42,6 +42,9 @@ enum Verb {
         /// The image to make; all of them where none is given
         #[arg(value_enum)]
         image: Option<Own>,
+        /// Make those in the engine anew, also where it has them or remembers how it made them
+        #[arg(long)]
+        no_cache: bool,
         /// A checkout of labctl, needed where the running labctl is not a Linux program
         #[arg(long, value_name = "DIR")]
         source: Option<PathBuf>,
@@ -130,11 +133,14 @@ impl Args {
     pub async fn run(self, world: &World) -> Result<Outcome> {
         match self.verb {
             Verb::List => list(world).await?,
-            Verb::Build { image, source } => {
+            Verb::Build {
+                image,
+                no_cache,
+                source,
+            } => {
                 let wanted = image.map_or_else(|| Own::value_variants().to_vec(), |image| vec![image]);
-                let steps: Vec<String> = wanted.iter().filter_map(|own| own.step().map(str::to_owned)).collect();
-                if !steps.is_empty() {
-                    build_in_engine(world, &steps).await?;
+                if wanted.iter().any(|own| own.step().is_some()) {
+                    build_in_engine(world, &wanted, no_cache).await?;
                 }
                 if wanted.contains(&Own::JobDashboard) {
                     build(world, source).await?;
@@ -202,11 +208,29 @@ async fn list(world: &World) -> Result<()> {
 }
 
 /// Makes images as `labctl up` does, with what they need and nothing that needs them.
-async fn build_in_engine(world: &World, steps: &[String]) -> Result<()> {
+async fn build_in_engine(world: &World, wanted: &[Own], no_cache: bool) -> Result<()> {
     let record = Record::read(world.settings())?.unwrap_or_default();
-    let site = Site::new(world.clone(), record, Images::Auto, false);
-    let plan = up::plan(&site)?.only(steps)?;
+    let mut site = Site::new(world.clone(), record, Images::Auto, false);
+    if no_cache {
+        site = site.without_cache();
+    }
+    let steps: Vec<String> = wanted.iter().filter_map(|own| own.step().map(str::to_owned)).collect();
+    let plan = up::plan(&site)?.only(&steps)?;
     let _lock = up::lock(world, "image build").await?;
+    if no_cache {
+        // A step is believed by what it sees; without its name it sees no image. What runs from it goes on.
+        let docker = world.docker().await?;
+        for own in wanted {
+            let name = match own {
+                Own::Node => node_image::name(&site).await,
+                Own::Registry => registry::image(&site).await,
+                Own::JobDashboard => continue,
+            };
+            if docker.image(&name).await?.is_some() {
+                docker.untag(&name).await?;
+            }
+        }
+    }
     if plan.run(world.reporter()).await? == 0 {
         world.reporter().note("nothing to do: the engine has them");
     }

@@ -24,6 +24,10 @@ pub(crate) const TESTS: &[Test] = &[
     ("faults::a_stopped_node_comes_back", a_stopped_node_comes_back),
     ("faults::a_removed_registry_comes_back", a_removed_registry_comes_back),
     ("faults::a_killed_engine_comes_back", a_killed_engine_comes_back),
+    (
+        "faults::a_restarted_machine_is_brought_back",
+        a_restarted_machine_is_brought_back,
+    ),
     ("faults::a_full_disk_is_told", a_full_disk_is_told),
     ("faults::prune_keeps_what_the_lab_needs", prune_keeps_what_the_lab_needs),
     ("faults::without_a_network", without_a_network),
@@ -172,6 +176,32 @@ fn a_killed_engine_comes_back(lab: &Lab) -> Result<()> {
     Ok(())
 }
 
+/// What a restart of the machine leaves: no engine, a stale pid file, and no process of any container.
+fn a_restarted_machine_is_brought_back(lab: &Lab) -> Result<()> {
+    let before = uid(lab)?;
+    let inits = with_docker(lab, async |docker| {
+        let mut pids = Vec::new();
+        for name in [format!("{NAME}-control-plane"), format!("{NAME}-registry")] {
+            let state = docker.container(&name).await?.and_then(|container| container.state);
+            let pid = state.and_then(|state| state.pid).context("a pid")?;
+            pids.push(i32::try_from(pid)?);
+        }
+        Ok(pids)
+    })?;
+    if !kill_engine(lab)? {
+        return Ok(());
+    }
+    for pid in inits {
+        let pid = rustix::process::Pid::from_raw(pid).context("a pid")?;
+        rustix::process::kill_process(pid, rustix::process::Signal::KILL)?;
+    }
+    ensure!(!answers(), "the dashboard answers without its node");
+    lab.ok(&["up", "--yes"])?;
+    ensure!(answers(), "the dashboard does not answer");
+    ensure!(uid(lab)? == before, "it is another cluster");
+    Ok(())
+}
+
 /// Runs labctl with one of its directories on a file system of this size, which goes when labctl ends.
 fn on_a_small_disk(lab: &Lab, variable: &str, size: &str, name: &str, args: &[&str]) -> Result<std::process::Output> {
     let dir = tempfile::tempdir()?;
@@ -302,17 +332,17 @@ fn an_engine_killed_while_it_builds(lab: &Lab) -> Result<()> {
     lab.ok(&["teardown"])?;
     let host = with_docker(lab, async |docker| Ok(docker.host().to_owned()))?;
     let docker = |args: &[&str]| crate::support::program("docker", args, &[("DOCKER_HOST", &host)]);
-    let image = docker(&["images", "--format", "{{.Repository}}:{{.Tag}}", "labctl.dev/node"])?;
-    for image in image.lines().filter(|image| !image.contains("upstream")) {
-        docker(&["rmi", "--force", image])?;
-    }
     let running = || docker(&["ps", "--quiet"]).map(|ids| ids.lines().map(str::to_owned).collect::<Vec<_>>());
     let before = running()?;
-    let child = lab.spawn(&["image", "build", "node"])?;
+    let mut child = lab.spawn(&["image", "build", "node", "--no-cache"])?;
     // The engine builds in a container, which is one more than there were.
-    let deadline = Instant::now() + Duration::from_secs(60);
     while running()?.iter().all(|id| before.contains(id)) {
-        ensure!(Instant::now() < deadline, "the build does not begin");
+        if child.try_wait()?.is_some() {
+            bail!(
+                "the build was over before it was seen: {}",
+                both(&child.wait_with_output()?)
+            );
+        }
         std::thread::sleep(Duration::from_millis(100));
     }
     let killed = kill_engine(lab)?;
