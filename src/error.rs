@@ -6,7 +6,9 @@
 //! The tables here are the only ones: README and `labctl doctor --explain` are written from them.
 
 use std::fmt::{self, Write as _};
+use std::io;
 use std::process::ExitCode;
+use std::sync::LazyLock;
 
 /// What an exit code of labctl means.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -222,13 +224,27 @@ impl fmt::Display for Diagnosis {
 
 impl std::error::Error for Diagnosis {}
 
-/// Returns the outermost diagnosis on an error's chain.
+/// What a full disk means to the user, wherever it shows: any write can be the one that finds it full.
+static DISK_FULL: LazyLock<Diagnosis> = LazyLock::new(|| {
+    Diagnosis::new(Code::Disk, "the disk is full")
+        .hint("labctl image prune frees images that no lab uses; labctl teardown --all frees everything")
+        .hint("then run the same command again; it goes on from here")
+});
+
+fn is_full(cause: &(dyn std::error::Error + 'static)) -> bool {
+    cause
+        .downcast_ref::<io::Error>()
+        .is_some_and(|error| matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded))
+}
+
+/// Returns the outermost diagnosis on an error's chain, or that of a full disk where none was made and the disk is full.
 pub fn diagnosis(error: &anyhow::Error) -> Option<&Diagnosis> {
     // `anyhow::Error::downcast_ref` also finds a diagnosis that was attached with `.context(..)`, but only on the
     // outermost layers; a cause deeper down is found by walking.
     error
         .downcast_ref::<Diagnosis>()
         .or_else(|| error.chain().find_map(|cause| cause.downcast_ref::<Diagnosis>()))
+        .or_else(|| error.chain().any(is_full).then(|| &*DISK_FULL))
 }
 
 /// Returns the exit code for an error: that of its diagnosis, or [`Exit::Environment`] where a plain error came up.
@@ -310,6 +326,19 @@ mod tests {
             text,
             "error[LAB-ENV-010]: create the cluster\n  caused by: port 8080 is taken\n  hint: labctl up --http-port 8081\n"
         );
+    }
+
+    #[test]
+    fn a_full_disk_is_told_wherever_it_shows() {
+        let full = io::Error::from(io::ErrorKind::StorageFull);
+        let error = anyhow::Error::new(full).context("pack `libc.so.6`");
+        assert_eq!(diagnosis(&error).map(|found| found.code), Some(Code::Disk));
+        let text = render(&error);
+        assert!(text.starts_with("error[LAB-ENV-009]: pack `libc.so.6`\n"), "{text}");
+        assert!(text.contains("hint: labctl image prune"), "{text}");
+        // Who knew more has said more.
+        let known = error.context(Diagnosis::new(Code::EngineFailed, "build the image"));
+        assert_eq!(diagnosis(&known).map(|found| found.code), Some(Code::EngineFailed));
     }
 
     #[test]

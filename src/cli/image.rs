@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
-use clap::Subcommand;
+use clap::{Subcommand, ValueEnum};
 use serde_json::json;
 
 use super::Outcome;
@@ -19,6 +19,7 @@ use crate::lab::image::store::Store;
 use crate::lab::image::{dashboard, load, shelf, wiring};
 use crate::lab::record::Record;
 use crate::lab::step::{Site, base, node_image, registry};
+use crate::lab::up;
 use crate::report::human::size;
 use crate::world::World;
 
@@ -36,11 +37,14 @@ pub struct Args {
 enum Verb {
     /// Show the images in the lab's registry, labctl's images in the engine, and who uses them
     List,
-    /// Make labctl's own images and put them into the lab's registry
+    /// Make labctl's own images: in the engine those that the lab is made of, in the lab's registry those that run in it
     Build {
         /// The image to make; all of them where none is given
-        #[arg(value_parser = ["job-dashboard"])]
-        image: Option<String>,
+        #[arg(value_enum)]
+        image: Option<Own>,
+        /// Make those in the engine anew, also where it has them or remembers how it made them
+        #[arg(long)]
+        no_cache: bool,
         /// A checkout of labctl, needed where the running labctl is not a Linux program
         #[arg(long, value_name = "DIR")]
         source: Option<PathBuf>,
@@ -65,6 +69,28 @@ enum Verb {
         /// The image as the engine has it
         image: String,
     },
+}
+
+/// The images that labctl makes
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum Own {
+    /// The cluster's node: Kubernetes and what it needs
+    Node,
+    /// The lab's image registry
+    Registry,
+    /// The dashboard, which is this program
+    JobDashboard,
+}
+
+impl Own {
+    /// Returns the step of `labctl up` that makes the image in the engine, where one does.
+    fn step(self) -> Option<&'static str> {
+        match self {
+            Self::Node => Some("node-image"),
+            Self::Registry => Some("registry-image"),
+            Self::JobDashboard => None,
+        }
+    }
 }
 
 struct Places {
@@ -107,7 +133,19 @@ impl Args {
     pub async fn run(self, world: &World) -> Result<Outcome> {
         match self.verb {
             Verb::List => list(world).await?,
-            Verb::Build { image: _, source } => build(world, source).await?,
+            Verb::Build {
+                image,
+                no_cache,
+                source,
+            } => {
+                let wanted = image.map_or_else(|| Own::value_variants().to_vec(), |image| vec![image]);
+                if wanted.iter().any(|own| own.step().is_some()) {
+                    build_in_engine(world, &wanted, no_cache).await?;
+                }
+                if wanted.contains(&Own::JobDashboard) {
+                    build(world, source).await?;
+                }
+            }
             Verb::Load { images, wait } => load_all(world, &images, wait).await?,
             Verb::Prune => prune(world).await?,
             Verb::Learn { image } => {
@@ -167,6 +205,36 @@ async fn list(world: &World) -> Result<()> {
         );
     }
     super::print(&text)
+}
+
+/// Makes images as `labctl up` does, with what they need and nothing that needs them.
+async fn build_in_engine(world: &World, wanted: &[Own], no_cache: bool) -> Result<()> {
+    let record = Record::read(world.settings())?.unwrap_or_default();
+    let mut site = Site::new(world.clone(), record, Images::Auto, false);
+    if no_cache {
+        site = site.without_cache();
+    }
+    let steps: Vec<String> = wanted.iter().filter_map(|own| own.step().map(str::to_owned)).collect();
+    let plan = up::plan(&site)?.only(&steps)?;
+    let _lock = up::lock(world, "image build").await?;
+    if no_cache {
+        // A step is believed by what it sees; without its name it sees no image. What runs from it goes on.
+        let docker = world.docker().await?;
+        for own in wanted {
+            let name = match own {
+                Own::Node => node_image::name(&site).await,
+                Own::Registry => registry::image(&site).await,
+                Own::JobDashboard => continue,
+            };
+            if docker.image(&name).await?.is_some() {
+                docker.untag(&name).await?;
+            }
+        }
+    }
+    if plan.run(world.reporter()).await? == 0 {
+        world.reporter().note("nothing to do: the engine has them");
+    }
+    Ok(())
 }
 
 async fn build(world: &World, source: Option<PathBuf>) -> Result<()> {

@@ -69,9 +69,19 @@ impl Cluster {
             .hint("labctl up writes it again")
         };
         let kubeconfig = Kubeconfig::read_from(&path).diagnose(unreadable)?;
+        let proxied = kubeconfig.clusters.iter().any(|named| {
+            named
+                .cluster
+                .as_ref()
+                .is_some_and(|cluster| cluster.proxy_url.is_some())
+        });
         let mut config = kube::Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default())
             .await
             .diagnose(unreadable)?;
+        // From the environment kube takes a proxy for whatever address, NO_PROXY or not; the lab's is on loopback.
+        if !proxied {
+            config.proxy_url = None;
+        }
         config.connect_timeout = Some(CONNECT_LIMIT);
         config.read_timeout = None;
         let url = config.cluster_url.to_string();

@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
 use async_trait::async_trait;
+use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
 use crate::drive::exec::ExecError;
@@ -56,8 +57,15 @@ pub trait Step: Send + Sync {
     /// Returns what the step makes, for people, such as `node image v1.37.2`.
     fn title(&self) -> String;
 
-    /// Returns the steps that must hold before this one can be observed or applied.
+    /// Returns the steps that must hold, and the milestones that must be reached, before this one can be observed or
+    /// applied.
     fn needs(&self) -> Vec<StepId> {
+        Vec::new()
+    }
+
+    /// Returns the milestones on the step's way: what others can build on before the whole step holds. They are names
+    /// like those of steps. A step that holds has reached them all.
+    fn milestones(&self) -> Vec<StepId> {
         Vec::new()
     }
 
@@ -80,12 +88,14 @@ pub trait Step: Send + Sync {
 pub struct Progress {
     step: StepId,
     reporter: Reporter,
+    milestones: mpsc::UnboundedSender<StepId>,
 }
 
 impl Progress {
-    /// Makes the progress of one step.
-    pub fn new(step: StepId, reporter: Reporter) -> Self {
-        Self { step, reporter }
+    /// Says that a milestone of the step is reached, so that what needs no more than that can begin.
+    pub fn reached(&self, milestone: StepId) {
+        // Nobody listens any more where the run is ending.
+        _ = self.milestones.send(milestone);
     }
 
     /// Says what the step is doing now.
@@ -126,12 +136,16 @@ impl Plan {
     /// A name is used twice, a needed step is not in the plan, or steps need each other in a circle: a bug in labctl.
     pub fn new(steps: Vec<Arc<dyn Step>>) -> Result<Self> {
         let mut by_id: BTreeMap<StepId, Arc<dyn Step>> = BTreeMap::new();
+        let mut names: BTreeSet<StepId> = BTreeSet::new();
         let order: Vec<StepId> = steps.iter().map(|step| step.id()).collect();
         for step in steps {
             let id = step.id();
-            if by_id.insert(id, step).is_some() {
-                return Err(Diagnosis::new(Code::Bug, format!("the step `{id}` is in the plan twice")).error());
+            for name in step.milestones().into_iter().chain([id]) {
+                if !names.insert(name) {
+                    return Err(Diagnosis::new(Code::Bug, format!("the step `{name}` is in the plan twice")).error());
+                }
             }
+            by_id.insert(id, step);
         }
         let mut sorted: Vec<Arc<dyn Step>> = Vec::new();
         let mut placed = BTreeSet::new();
@@ -142,7 +156,7 @@ impl Plan {
                 if placed.contains(id) {
                     continue;
                 }
-                if let Some(unknown) = step.needs().iter().find(|need| !by_id.contains_key(*need)) {
+                if let Some(unknown) = step.needs().iter().find(|need| !names.contains(*need)) {
                     return Err(Diagnosis::new(
                         Code::Bug,
                         format!("the step `{id}` needs `{unknown}`, which is not in the plan"),
@@ -151,6 +165,7 @@ impl Plan {
                 }
                 if step.needs().iter().all(|need| placed.contains(need)) {
                     placed.insert(*id);
+                    placed.extend(step.milestones());
                     sorted.push(Arc::clone(step));
                 }
             }
@@ -181,6 +196,9 @@ impl Plan {
         let mut kept: BTreeSet<String> = wanted.iter().cloned().collect();
         // From the last to the first, so that each is seen after all that need it.
         for step in self.steps.iter().rev() {
+            if step.milestones().iter().any(|milestone| kept.contains(*milestone)) {
+                kept.insert(step.id().to_owned());
+            }
             if kept.contains(step.id()) {
                 kept.extend(step.needs().into_iter().map(str::to_owned));
             }
@@ -215,6 +233,7 @@ impl Plan {
             };
             if run {
                 wanting.insert(step.id());
+                wanting.extend(step.milestones());
             }
             out.push(PlannedStep {
                 step: step.id().to_owned(),
@@ -237,6 +256,7 @@ impl Plan {
         let mut waiting: Vec<Arc<dyn Step>> = self.steps.clone();
         let mut done: BTreeSet<StepId> = BTreeSet::new();
         let mut running = JoinSet::new();
+        let (milestones, mut reached) = mpsc::unbounded_channel();
         let mut ran = 0;
         loop {
             let (ready, rest): (Vec<_>, Vec<_>) = waiting
@@ -244,13 +264,27 @@ impl Plan {
                 .partition(|step| step.needs().iter().all(|need| done.contains(need)));
             waiting = rest;
             for step in ready {
-                let reporter = reporter.clone();
-                running.spawn(async move { (step.id(), run_one(step.as_ref(), &reporter).await) });
+                let progress = Progress {
+                    step: step.id(),
+                    reporter: reporter.clone(),
+                    milestones: milestones.clone(),
+                };
+                running.spawn(async move {
+                    let outcome = run_one(step.as_ref(), &progress).await;
+                    (step, outcome)
+                });
             }
-            let Some(joined) = running.join_next().await else {
+            let joined = tokio::select! {
+                Some(milestone) = reached.recv() => {
+                    done.insert(milestone);
+                    continue;
+                }
+                joined = running.join_next() => joined,
+            };
+            let Some(joined) = joined else {
                 break;
             };
-            let (id, outcome) = match joined {
+            let (step, outcome) = match joined {
                 Ok(pair) => pair,
                 // Let a panic in a step be the panic of the run.
                 Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
@@ -267,13 +301,15 @@ impl Plan {
                     return Err(error);
                 }
             }
-            done.insert(id);
+            done.insert(step.id());
+            done.extend(step.milestones());
         }
         Ok(ran)
     }
 }
 
-async fn run_one(step: &dyn Step, reporter: &Reporter) -> Result<bool> {
+async fn run_one(step: &dyn Step, progress: &Progress) -> Result<bool> {
+    let reporter = &progress.reporter;
     let start = Instant::now();
     let id = step.id().to_owned();
     let title = step.title();
@@ -287,7 +323,7 @@ async fn run_one(step: &dyn Step, reporter: &Reporter) -> Result<bool> {
             title: title.clone(),
             why,
         });
-        step.apply(&Progress::new(step.id(), reporter.clone())).await?;
+        step.apply(progress).await?;
         match step.observe().await.with_context(|| format!("look at the {title}"))? {
             State::Holds(is) => Ok((true, is)),
             State::Wanting(still) => Err(Diagnosis::new(
@@ -541,6 +577,88 @@ mod tests {
         assert!(world.has("push") && world.has("engine") && !world.has("cluster"));
         let error = lab(&world).only(&["pusch".to_owned()]).err().expect("unknown");
         assert_eq!(diagnosis(&error).map(|found| found.code), Some(Code::Arguments));
+    }
+
+    /// A step with a milestone, after which it waits until somebody has built on that.
+    struct Slow {
+        world: Arc<Fake>,
+        fails: bool,
+    }
+
+    #[async_trait]
+    impl Step for Slow {
+        fn id(&self) -> StepId {
+            "cluster"
+        }
+        fn title(&self) -> String {
+            "cluster".into()
+        }
+        fn milestones(&self) -> Vec<StepId> {
+            vec!["api"]
+        }
+        async fn observe(&self) -> Result<State> {
+            Ok(if self.world.has("cluster") {
+                State::holds("there")
+            } else {
+                State::wanting("no cluster")
+            })
+        }
+        async fn apply(&self, progress: &Progress) -> Result<()> {
+            self.world.change("api")?;
+            progress.reached("api");
+            while !self.world.has("chart") {
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+            anyhow::ensure!(!self.fails, "the rest of the cluster failed");
+            self.world.change("cluster")
+        }
+    }
+
+    fn early(world: &Arc<Fake>, fails: bool) -> Plan {
+        let thing = |id, needs: &[StepId]| -> Arc<dyn Step> {
+            Arc::new(Thing {
+                id,
+                parts: vec![id],
+                needs: needs.to_vec(),
+                world: Arc::clone(world),
+            })
+        };
+        let slow = Arc::new(Slow {
+            world: Arc::clone(world),
+            fails,
+        });
+        Plan::new(vec![thing("chart", &["api"]), slow, thing("after", &["cluster"])]).expect("a sound plan")
+    }
+
+    #[tokio::test]
+    async fn what_needs_a_milestone_begins_before_the_step_is_done() {
+        let world = Arc::new(Fake::default());
+        // It would hang if the chart waited for the whole cluster.
+        let ran = tokio::time::timeout(Duration::from_secs(5), early(&world, false).run(&silent())).await;
+        assert_eq!(ran.expect("no deadlock").expect("it runs"), 3);
+        // A step that holds has reached its milestones, and nothing is done again.
+        assert_eq!(early(&world, false).run(&silent()).await.expect("it runs"), 0);
+    }
+
+    #[tokio::test]
+    async fn a_step_that_fails_after_its_milestone_fails_the_run() {
+        let world = Arc::new(Fake::default());
+        let error = early(&world, true).run(&silent()).await.expect_err("it fails");
+        assert_eq!(error.to_string(), "the rest of the cluster failed");
+        assert!(!world.has("after"));
+        // The next run goes on from what is there.
+        assert_eq!(early(&world, false).run(&silent()).await.expect("it runs"), 2);
+    }
+
+    #[tokio::test]
+    async fn a_milestone_stands_for_its_step_in_parts_and_previews() {
+        let world = Arc::new(Fake::default());
+        let planned = early(&world, false).preview().await.expect("a preview");
+        let chart = planned.iter().find(|step| step.step == "chart").expect("planned");
+        assert_eq!((chart.run, chart.why.as_str()), (true, "after `api`"));
+        let part = early(&world, false).only(&["chart".to_owned()]).expect("known");
+        assert_eq!(part.run(&silent()).await.expect("it runs"), 2);
+        assert!(!world.has("after"));
     }
 
     #[test]

@@ -54,6 +54,7 @@ pub struct Recipe {
     name: String,
     inputs: Digest,
     arguments: HashMap<String, String>,
+    no_cache: bool,
     files: Vec<(String, u32, Contents)>,
 }
 
@@ -69,6 +70,7 @@ impl Recipe {
             name: name.to_owned(),
             inputs,
             arguments: HashMap::new(),
+            no_cache: false,
             files,
         }
     }
@@ -92,8 +94,14 @@ impl Recipe {
             name: name.to_owned(),
             inputs: Digest::of(upstream.as_bytes()),
             arguments: HashMap::new(),
+            no_cache: false,
             files,
         }
+    }
+
+    /// Says whether the engine may take what it remembers of earlier builds; it may unless told otherwise.
+    pub fn no_cache(&mut self, no_cache: bool) {
+        self.no_cache = no_cache;
     }
 
     /// Adds a build argument.
@@ -123,6 +131,7 @@ impl Recipe {
             .t(&self.name)
             .buildargs(&self.arguments)
             .labels(&labels)
+            .nocache(self.no_cache)
             .rm(true)
             .forcerm(true)
             .build();

@@ -34,6 +34,7 @@ struct Inner {
     images: Images,
     programs: Programs,
     recreate: bool,
+    no_cache: bool,
     auto_pulls: OnceCell<bool>,
 }
 
@@ -47,8 +48,23 @@ impl Site {
             images,
             programs,
             recreate,
+            no_cache: false,
             auto_pulls: OnceCell::new(),
         }))
+    }
+
+    /// Makes images without what the engine remembers of earlier builds. Only before the steps have it.
+    #[must_use]
+    pub fn without_cache(mut self) -> Self {
+        if let Some(inner) = Arc::get_mut(&mut self.0) {
+            inner.no_cache = true;
+        }
+        self
+    }
+
+    /// Returns whether images are made without what the engine remembers of earlier builds.
+    pub fn no_cache(&self) -> bool {
+        self.0.no_cache
     }
 
     /// Returns the outside.

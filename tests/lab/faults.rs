@@ -25,6 +25,17 @@ pub(crate) const TESTS: &[Test] = &[
     ("faults::a_removed_registry_comes_back", a_removed_registry_comes_back),
     ("faults::a_killed_engine_comes_back", a_killed_engine_comes_back),
     (
+        "faults::a_restarted_machine_is_brought_back",
+        a_restarted_machine_is_brought_back,
+    ),
+    ("faults::a_full_disk_is_told", a_full_disk_is_told),
+    ("faults::prune_keeps_what_the_lab_needs", prune_keeps_what_the_lab_needs),
+    ("faults::without_a_network", without_a_network),
+    (
+        "faults::an_engine_killed_while_it_builds",
+        an_engine_killed_while_it_builds,
+    ),
+    (
         "faults::a_killed_up_is_finished_by_the_next",
         a_killed_up_is_finished_by_the_next,
     ),
@@ -134,26 +145,219 @@ fn a_removed_registry_comes_back(lab: &Lab) -> Result<()> {
     Ok(())
 }
 
-fn a_killed_engine_comes_back(lab: &Lab) -> Result<()> {
+/// Kills the engine with -9, where it is one that labctl manages; says whether it did.
+fn kill_engine(lab: &Lab) -> Result<bool> {
     let settings = lab.settings()?;
     let managed = with_docker(lab, async |docker| Ok(*docker.source() == Source::Managed))?;
     let Some(pid) = engine::running(&settings).filter(|_| managed) else {
         // Somebody else's engine is not ours to kill; where labctl manages one, as on CI, it is.
         crate::support::say("the engine is not one that labctl manages, so it is not killed");
-        return Ok(());
+        return Ok(false);
     };
-    let before = uid(lab)?;
     let pid = i32::try_from(pid)
         .ok()
         .and_then(rustix::process::Pid::from_raw)
         .context("a pid")?;
     rustix::process::kill_process(pid, rustix::process::Signal::KILL)?;
     std::thread::sleep(Duration::from_secs(1));
+    Ok(true)
+}
+
+fn a_killed_engine_comes_back(lab: &Lab) -> Result<()> {
+    let before = uid(lab)?;
+    if !kill_engine(lab)? {
+        return Ok(());
+    }
     lab.ok(&["up", "--yes"])?;
     ensure!(answers(), "the dashboard does not answer");
     ensure!(uid(lab)? == before, "it is another cluster");
     let status = lab.labctl(&["status"])?;
     ensure!(status.status.success(), "{}", both(&status));
+    Ok(())
+}
+
+/// What a restart of the machine leaves: no engine, a stale pid file, and no process of any container.
+fn a_restarted_machine_is_brought_back(lab: &Lab) -> Result<()> {
+    let before = uid(lab)?;
+    let inits = with_docker(lab, async |docker| {
+        let mut pids = Vec::new();
+        for name in [format!("{NAME}-control-plane"), format!("{NAME}-registry")] {
+            let state = docker.container(&name).await?.and_then(|container| container.state);
+            let pid = state.and_then(|state| state.pid).context("a pid")?;
+            pids.push(i32::try_from(pid)?);
+        }
+        Ok(pids)
+    })?;
+    if !kill_engine(lab)? {
+        return Ok(());
+    }
+    for pid in inits {
+        let pid = rustix::process::Pid::from_raw(pid).context("a pid")?;
+        rustix::process::kill_process(pid, rustix::process::Signal::KILL)?;
+    }
+    ensure!(!answers(), "the dashboard answers without its node");
+    lab.ok(&["up", "--yes"])?;
+    ensure!(answers(), "the dashboard does not answer");
+    ensure!(uid(lab)? == before, "it is another cluster");
+    Ok(())
+}
+
+/// Runs labctl with one of its directories on a file system of this size, which goes when labctl ends.
+fn on_a_small_disk(lab: &Lab, variable: &str, size: &str, name: &str, args: &[&str]) -> Result<std::process::Output> {
+    let dir = tempfile::tempdir()?;
+    let path = dir.path().display();
+    let script = format!(
+        "mount -t tmpfs -o size={size} none {path} && {variable}={path} exec {} --lab {name} {}",
+        env!("CARGO_BIN_EXE_labctl"),
+        args.join(" ")
+    );
+    lab.apart("--mount", &script)
+}
+
+fn a_full_disk_is_told(lab: &Lab) -> Result<()> {
+    let build = |size| {
+        on_a_small_disk(
+            lab,
+            "LABCTL_CACHE_DIR",
+            size,
+            NAME,
+            &["image", "build", "job-dashboard"],
+        )
+    };
+    let full = build("1m")?;
+    ensure!(full.status.code() == Some(3), "{}", both(&full));
+    let said = String::from_utf8_lossy(&full.stderr);
+    ensure!(
+        said.contains("LAB-ENV-009") && said.contains("the disk is full"),
+        "{said}"
+    );
+    let roomy = build("1g")?;
+    ensure!(roomy.status.success(), "{}", both(&roomy));
+    let ports = ["21080", "21081", "21443", "21090", "21001"];
+    let mut args = vec!["up", "--yes"];
+    for (flag, port) in [
+        "--http-port",
+        "--grpc-port",
+        "--mtls-port",
+        "--metrics-port",
+        "--registry-port",
+    ]
+    .into_iter()
+    .zip(ports)
+    {
+        args.extend([flag, port]);
+    }
+    let full = on_a_small_disk(lab, "LABCTL_STATE_DIR", "4k", "labctl-test-full", &args)?;
+    ensure!(full.status.code() == Some(3), "{}", both(&full));
+    let said = String::from_utf8_lossy(&full.stderr);
+    ensure!(said.contains("LAB-ENV-009"), "{said}");
+    Ok(())
+}
+
+fn prune_keeps_what_the_lab_needs(lab: &Lab) -> Result<()> {
+    let dir = tempfile::tempdir()?;
+    labctl::drive::files::write(&dir.path().join("Dockerfile"), "FROM scratch\nCOPY Dockerfile /\n")?;
+    let host = with_docker(lab, async |docker| Ok(docker.host().to_owned()))?;
+    let path = dir.path().to_str().context("a path")?;
+    let docker = |args: &[&str]| crate::support::program("docker", args, &[("DOCKER_HOST", &host)]);
+    docker(&["build", "--quiet", "--tag", "prune-me:1", path])?;
+    lab.ok(&["image", "load", "--wait", "prune-me:1"])?;
+    ensure!(lab.ok(&["image", "list"])?.contains("/prune-me:1"), "it was not loaded");
+    let refused = lab.labctl(&["image", "prune"])?;
+    ensure!(refused.status.code() == Some(2), "{}", both(&refused));
+    let said = lab.ok(&["--yes", "image", "prune"])?;
+    ensure!(said.contains("/prune-me:1"), "{said}");
+    let left = lab.ok(&["image", "list"])?;
+    ensure!(
+        !left.contains("/prune-me:1") && left.contains("/job-dashboard:"),
+        "{left}"
+    );
+    // The user's own image is the user's.
+    ensure!(
+        !docker(&["images", "--quiet", "prune-me:1"])?.trim().is_empty(),
+        "their image is gone"
+    );
+    docker(&["rmi", "prune-me:1"])?;
+    // Nothing that the lab is made of went with it: no step would run, and a new pod finds its image.
+    let plan = lab.ok(&["up", "--plan"])?;
+    ensure!(!plan.lines().any(|line| line.starts_with("run ")), "{plan}");
+    lab.ok(&["kubectl", "delete", "pods", "-n", "job-dashboard", "--all", "--wait"])?;
+    lab.ok(&["up"])?;
+    ensure!(answers(), "the dashboard does not answer");
+    Ok(())
+}
+
+fn without_a_network(lab: &Lab) -> Result<()> {
+    // What is here already is enough for a new cluster: nothing may be asked of the outside.
+    lab.ok(&["teardown"])?;
+    let ports = lab.port_flags();
+    let mut args = vec!["up", "--yes"];
+    args.extend(ports.iter().map(String::as_str));
+    let nowhere = "http://127.0.0.1:1";
+    let variables = [
+        ("HTTP_PROXY", nowhere),
+        ("HTTPS_PROXY", nowhere),
+        ("http_proxy", nowhere),
+        ("https_proxy", nowhere),
+        ("NO_PROXY", "127.0.0.1,localhost"),
+        ("no_proxy", "127.0.0.1,localhost"),
+        ("GOPROXY", "off"),
+    ];
+    let up = lab.labctl_with(NAME, &args, &variables)?;
+    ensure!(up.status.success(), "{}", both(&up));
+    ensure!(answers(), "the dashboard does not answer");
+    // What is not here cannot be had, and that is said, soon and by name.
+    let cache = tempfile::tempdir()?;
+    let script = format!(
+        "LABCTL_CACHE_DIR={} exec {} --lab labctl-test-alone up --yes --images build --only programs",
+        cache.path().display(),
+        env!("CARGO_BIN_EXE_labctl")
+    );
+    let start = Instant::now();
+    let alone = lab.apart("--net", &script)?;
+    ensure!(alone.status.code() == Some(3), "{}", both(&alone));
+    let said = String::from_utf8_lossy(&alone.stderr);
+    ensure!(said.contains("LAB-ENV-017"), "{said}");
+    ensure!(
+        start.elapsed() < Duration::from_secs(60),
+        "it took {:?}",
+        start.elapsed()
+    );
+    let gone = lab.labctl_of("labctl-test-alone", &["teardown"])?;
+    ensure!(gone.status.success(), "{}", both(&gone));
+    Ok(())
+}
+
+fn an_engine_killed_while_it_builds(lab: &Lab) -> Result<()> {
+    lab.ok(&["teardown"])?;
+    let host = with_docker(lab, async |docker| Ok(docker.host().to_owned()))?;
+    let docker = |args: &[&str]| crate::support::program("docker", args, &[("DOCKER_HOST", &host)]);
+    let running = || docker(&["ps", "--quiet"]).map(|ids| ids.lines().map(str::to_owned).collect::<Vec<_>>());
+    let before = running()?;
+    let mut child = lab.spawn(&["image", "build", "node", "--no-cache"])?;
+    // The engine builds in a container, which is one more than there were.
+    while running()?.iter().all(|id| before.contains(id)) {
+        if child.try_wait()?.is_some() {
+            bail!(
+                "the build was over before it was seen: {}",
+                both(&child.wait_with_output()?)
+            );
+        }
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    let killed = kill_engine(lab)?;
+    let output = child.wait_with_output()?;
+    if killed {
+        ensure!(output.status.code() == Some(3), "{}", both(&output));
+        let said = String::from_utf8_lossy(&output.stderr);
+        ensure!(said.contains("LAB-ENV-004") || said.contains("LAB-ENV-001"), "{said}");
+        ensure!(said.contains("hint:"), "{said}");
+    }
+    let ports = lab.port_flags();
+    let mut args = vec!["up", "--yes"];
+    args.extend(ports.iter().map(String::as_str));
+    lab.ok(&args)?;
+    ensure!(answers(), "the dashboard does not answer");
     Ok(())
 }
 

@@ -264,6 +264,25 @@ impl Lab {
             .with_context(|| format!("run labctl {}", args.join(" ")))
     }
 
+    /// Runs a shell script in a namespace of its own (`--mount`, `--net`), as root there: what it mounts is seen by
+    /// nobody else and goes with it.
+    ///
+    /// # Errors
+    /// It cannot be started.
+    #[expect(clippy::disallowed_methods, reason = "the exit code is looked at")]
+    pub(crate) fn apart(&self, namespace: &str, script: &str) -> Result<Output> {
+        let root = rustix::process::geteuid().is_root();
+        let user: &[&str] = if root { &[] } else { &["--user", "--map-root-user"] };
+        Command::new("unshare")
+            .args(user)
+            .args([namespace, "sh", "-c", script])
+            .env("LABCTL_STATE_DIR", &self.state)
+            .env("CI", "true")
+            .stdin(Stdio::null())
+            .output()
+            .context("run unshare")
+    }
+
     /// Runs labctl on the shared lab and returns its exit code and both outputs.
     ///
     /// # Errors

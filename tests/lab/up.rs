@@ -13,6 +13,7 @@ pub(crate) const TESTS: &[Test] = &[
         the_second_time_nothing_is_to_be_done,
     ),
     ("up::the_doctor_finds_no_problem", the_doctor_finds_no_problem),
+    ("up::no_log_has_a_key", no_log_has_a_key),
     ("up::env_leads_to_the_same_cluster", env_leads_to_the_same_cluster),
     (
         "up::the_exit_code_of_kubectl_is_passed_on",
@@ -42,6 +43,19 @@ fn the_second_time_nothing_is_to_be_done(lab: &Lab) -> Result<()> {
 fn the_doctor_finds_no_problem(lab: &Lab) -> Result<()> {
     let report = lab.ok(&["doctor"])?;
     ensure!(!report.contains("PROBLEM"), "{report}");
+    Ok(())
+}
+
+fn no_log_has_a_key(lab: &Lab) -> Result<()> {
+    // Users attach these files to reports.
+    let logs = labctl::drive::files::walk(&lab.dir().join("logs"))?;
+    ensure!(logs.iter().any(|log| log.ends_with("cluster.log")), "{logs:?}");
+    for log in logs {
+        let text = String::from_utf8_lossy(&std::fs::read(&log)?).into_owned();
+        for secret in ["PRIVATE KEY", "client-key-data", "LS0tLS1CRUdJTi"] {
+            ensure!(!text.contains(secret), "{} has `{secret}`", log.display());
+        }
+    }
     Ok(())
 }
 

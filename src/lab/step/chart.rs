@@ -12,7 +12,7 @@ use kube::Api;
 use kube::api::{DeleteParams, ListParams, Patch, PatchParams};
 use serde_json::json;
 
-use super::{Site, dashboard_image, ready};
+use super::{Site, cluster, dashboard_image, ready};
 use crate::assets;
 use crate::config::{INPUTS_LABEL, LABEL};
 use crate::drive::cluster::Cluster as Connection;
@@ -220,7 +220,8 @@ impl Step for Chart {
 
     fn needs(&self) -> Vec<StepId> {
         if self.in_own_cluster() {
-            vec!["cluster", "dashboard-push", "wiring"]
+            // Its pods wait for the node to be ready; its objects need not.
+            vec![cluster::API, "dashboard-push", "wiring"]
         } else {
             vec!["cluster", "dashboard-push"]
         }

@@ -12,8 +12,8 @@ use k8s_openapi::api::core::v1::ConfigMap;
 use kube::Api;
 use kube::api::{ObjectMeta, Patch, PatchParams};
 
-use super::{Site, node_image};
-use crate::config::{LABEL, Ports};
+use super::{Site, node_image, registry};
+use crate::config::{self, LABEL, Ports};
 use crate::drive::cluster::Cluster as Connection;
 use crate::drive::docker::failed;
 use crate::drive::exec::{self, Cmd, ExecError};
@@ -26,6 +26,12 @@ use crate::lab::plan::{Progress, State, Step, StepId};
 const CREATE_LIMIT: Duration = Duration::from_secs(300);
 /// How long a node that was started again may take until its API answers.
 const RESUME_LIMIT: Duration = Duration::from_secs(120);
+/// How often it is looked whether a new node's API answers; a look costs the engine a read of one file.
+const API_PAUSE: Duration = Duration::from_millis(200);
+/// Where kubeadm writes the administrator's kubeconfig in a node.
+const ADMIN_CONF: &str = "/etc/kubernetes/admin.conf";
+/// The milestone: the cluster's API answers, though the rest of the cluster is still being made.
+pub const API: StepId = "api";
 /// The ConfigMap in `kube-system` that says what the cluster was made from.
 const MARK: &str = "labctl-lab";
 /// The ports of the node that are published: see `charts/job-dashboard` for who answers there.
@@ -48,7 +54,7 @@ pub struct Conditions {
 /// The patches make a cluster of one node ready in half the time: EC keys cost 50 ms instead of 700; one control plane
 /// needs no leader election, and after a restart it would wait for its own old lease; the controller manager asks for a
 /// token per controller, 5 s of throttling at its default rate. The folder of kubeadm patches is in the node image.
-pub fn config(name: &str, ports: &Ports, conditions: Conditions) -> String {
+pub fn kind_config(name: &str, ports: &Ports, conditions: Conditions) -> String {
     let mut text = format!(
         "kind: Cluster\napiVersion: kind.x-k8s.io/v1alpha4\nname: {name}\nnetworking:\n  ipFamily: ipv4\n  \
          apiServerAddress: 127.0.0.1\nnodes:\n- role: control-plane\n  extraPortMappings:\n"
@@ -104,8 +110,7 @@ impl Cluster {
             .args(["--name", self.0.name()])
             .env("KIND_EXPERIMENTAL_DOCKER_NETWORK", self.0.name())
             .env("KIND_EXPERIMENTAL_PROVIDER", "docker")
-            .without_env("KUBECONFIG")
-            .log(self.0.log("cluster")))
+            .without_env("KUBECONFIG"))
     }
 
     async fn config(&self, info: &bollard::models::SystemInfo) -> String {
@@ -113,7 +118,7 @@ impl Cluster {
             cgroup_v1: cgroup_v1(info),
             bounded_upstream: node_image::pulls(&self.0).await && !capability::withheld().is_empty(),
         };
-        config(self.0.name(), &self.0.record().ports, conditions)
+        kind_config(self.0.name(), &self.0.record().ports, conditions)
     }
 
     async fn wanted_digest(&self, info: &bollard::models::SystemInfo) -> String {
@@ -156,11 +161,16 @@ impl Cluster {
     /// Removes the node, as `kind delete cluster` does, but also where it cannot be killed at once.
     async fn delete(&self) -> Result<()> {
         self.0.world().docker().await?.remove_container(&self.node()).await?;
+        self.forget();
+        Ok(())
+    }
+
+    /// Removes what is written down of the cluster outside of it.
+    fn forget(&self) {
         let settings = self.0.world().settings();
-        for name in ["kubeconfig", "cluster-uid"] {
+        for name in ["kubeconfig", "kind-kubeconfig", "cluster-uid"] {
             _ = std::fs::remove_file(settings.lab_dir().join(name));
         }
-        Ok(())
     }
 
     async fn create(&self, progress: &Progress, info: &bollard::models::SystemInfo) -> Result<()> {
@@ -183,8 +193,11 @@ impl Cluster {
                 .arg("--config")
                 .arg(&config_path)
                 .arg("--kubeconfig")
-                .arg(settings.kubeconfig())
+                // Not the lab's own: that is written before KIND is done, and KIND would write over it in place.
+                .arg(settings.lab_dir().join("kind-kubeconfig"))
                 .limit(CREATE_LIMIT)
+                // Only this call of KIND has a log: `get kubeconfig` prints a private key.
+                .log(self.0.log("cluster"))
                 .on_line(move |line| {
                     let line = line
                         .trim_start_matches([' ', '\u{2022}', '\u{2713}', '\u{2717}'])
@@ -193,7 +206,15 @@ impl Cluster {
                         said.doing(line.trim_end_matches("..."));
                     }
                 });
-            match world.exec().run(&cmd).await {
+            let cmd = match no_proxy(self.0.name(), config::text_variable) {
+                Some(except) => cmd.env("NO_PROXY", except),
+                None => cmd,
+            };
+            let outcome = tokio::select! {
+                outcome = world.exec().run(&cmd) => outcome,
+                never = self.open_early(progress) => match never {},
+            };
+            match outcome {
                 Ok(_) => return Ok(()),
                 // KIND gives a node 30 s to boot, whatever the machine is doing; a second try often fits.
                 Err(error) if again && boot_limit(&error) => {
@@ -210,6 +231,36 @@ impl Cluster {
                 }
             }
         }
+    }
+
+    /// Watches a node that KIND is making until its API answers, and lets those begin who need no more. KIND goes on for
+    /// seconds after that: CoreDNS, kube-proxy, its own manifests.
+    ///
+    /// Never returns: whether the cluster comes up is KIND's to say.
+    async fn open_early(&self, progress: &Progress) -> std::convert::Infallible {
+        while !self.api_answers().await {
+            tokio::time::sleep(API_PAUSE).await;
+        }
+        progress.reached(API);
+        std::future::pending().await
+    }
+
+    async fn api_answers(&self) -> bool {
+        let looked = async {
+            let docker = self.0.world().docker().await?;
+            if !self.0.world().settings().kubeconfig().exists() {
+                if docker.get_file(&self.node(), ADMIN_CONF).await?.is_none() {
+                    return Ok(false);
+                }
+                self.write_kubeconfig().await?;
+            }
+            let settings = self.0.world().settings();
+            let connection = Connection::connect_any(settings).await?;
+            connection.record(settings)?;
+            Ok::<_, anyhow::Error>(true)
+        };
+        // Most of these looks fail: there is no node yet, no file in it, nobody at the port, no right to read.
+        looked.await.unwrap_or(false)
     }
 
     fn ports_are_free(&self) -> Result<()> {
@@ -301,6 +352,18 @@ impl Cluster {
     }
 }
 
+/// Returns what a node must not ask the user's proxy for, where there is one. KIND hands the proxy to its nodes and
+/// excepts the cluster's own subnets; they know the lab's registry by its name.
+fn no_proxy(lab: &str, variable: impl Fn(&str) -> Option<String>) -> Option<String> {
+    let any_case = |name: &str| variable(name).or_else(|| variable(&name.to_lowercase()));
+    any_case("HTTP_PROXY").or_else(|| any_case("HTTPS_PROXY"))?;
+    let registry = registry::container(lab);
+    Some(match any_case("NO_PROXY") {
+        Some(user) => format!("{user},{registry}"),
+        None => registry,
+    })
+}
+
 /// Adds the cluster to the user's own kubeconfig.
 ///
 /// # Errors
@@ -312,7 +375,7 @@ pub async fn merge_kubeconfig(site: &Site) -> Result<()> {
         .await?
         .env("DOCKER_HOST", docker.host());
     // `kind()` keeps the user's KUBECONFIG from KIND; here it is what the user asked for.
-    let cmd = match crate::config::variable("KUBECONFIG") {
+    let cmd = match config::variable("KUBECONFIG") {
         Some(path) => cmd.env("KUBECONFIG", path),
         None => cmd,
     };
@@ -344,6 +407,10 @@ impl Step for Cluster {
 
     fn needs(&self) -> Vec<StepId> {
         vec!["node-image", "network", "programs"]
+    }
+
+    fn milestones(&self) -> Vec<StepId> {
+        vec![API]
     }
 
     async fn observe(&self) -> Result<State> {
@@ -398,6 +465,9 @@ impl Step for Cluster {
             }
             progress.doing("removing the old node");
             self.delete().await?;
+        } else {
+            // What an earlier cluster left must not be taken for the new one's.
+            self.forget();
         }
         self.create(progress, &info).await?;
         let connection = self.resume(progress, true).await?;
@@ -417,17 +487,38 @@ mod tests {
 
     #[test]
     fn the_config_publishes_on_loopback_alone() {
-        let text = config("demo", &Ports::default(), OLD);
+        let text = kind_config("demo", &Ports::default(), OLD);
         assert_eq!(text.matches("listenAddress: 127.0.0.1").count(), 4);
         assert!(text.contains("{containerPort: 30080, hostPort: 8080,"));
         assert!(text.contains("failCgroupV1: false"));
-        let text = config("demo", &Ports::default(), Conditions::default());
+        let text = kind_config("demo", &Ports::default(), Conditions::default());
         assert!(!text.contains("failCgroupV1") && !text.contains("restrict_oom"));
     }
 
     #[test]
+    fn behind_a_proxy_the_registry_is_asked_directly() {
+        let with = |pairs: &'static [(&str, &str)]| {
+            no_proxy("demo", |name| {
+                pairs
+                    .iter()
+                    .find(|(known, _)| *known == name)
+                    .map(|(_, value)| (*value).to_owned())
+            })
+        };
+        assert_eq!(with(&[]), None);
+        assert_eq!(
+            with(&[("NO_PROXY", "localhost")]),
+            None,
+            "without a proxy the node is left alone"
+        );
+        assert_eq!(with(&[("https_proxy", "http://p:1")]).as_deref(), Some("demo-registry"));
+        let both = with(&[("HTTP_PROXY", "http://p:1"), ("no_proxy", "localhost,10.0.0.0/8")]);
+        assert_eq!(both.as_deref(), Some("localhost,10.0.0.0/8,demo-registry"));
+    }
+
+    #[test]
     fn the_config_and_its_patches_are_yaml() {
-        let text = config("demo", &Ports::default(), OLD);
+        let text = kind_config("demo", &Ports::default(), OLD);
         let value: serde_json::Value = serde_saphyr::from_str(&text).expect("YAML");
         assert_eq!(value["nodes"][0]["extraPortMappings"][3]["hostPort"], 8090);
         let patches = value["kubeadmConfigPatches"].as_array().expect("a list");

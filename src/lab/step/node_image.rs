@@ -177,6 +177,7 @@ impl NodeImage {
         let mut recipe = tokio::task::spawn_blocking(move || gather(&site, &kind.join("images/base/files")))
             .await
             .context("gather the build context")??;
+        recipe.no_cache(self.0.no_cache());
         recipe.argument("BASE", base_image);
         recipe.argument("KUBERNETES_VERSION", format!("v{}", versions::pinned().kubernetes));
         recipe.build(&docker, progress).await?;

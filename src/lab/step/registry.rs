@@ -52,7 +52,8 @@ fn upstream() -> String {
     node_image::at_mirror(&versions::pinned().registry.upstream)
 }
 
-async fn image(site: &Site) -> String {
+/// Returns the name of the registry's image that this run uses.
+pub async fn image(site: &Site) -> String {
     if node_image::pulls(site).await {
         let upstream = Digest::of(upstream().as_bytes());
         format!("labctl.dev/registry:upstream-{}", upstream.short())
@@ -95,6 +96,7 @@ impl Step for RegistryImage {
             return recipe::pull(&docker, &upstream(), &image(&self.0).await, None, progress).await;
         }
         let mut recipe = Recipe::new(RECIPE, &built(), digest());
+        recipe.no_cache(self.0.no_cache());
         recipe.file("registry", 0o755, self.0.programs().verified("registry")?);
         recipe.build(&docker, progress).await
     }

@@ -9,7 +9,7 @@ use k8s_openapi::api::core::v1::ConfigMap;
 use kube::Api;
 use kube::api::{Patch, PatchParams};
 
-use super::{Site, registry};
+use super::{Site, cluster, registry};
 use crate::drive::cluster::Cluster as Connection;
 use crate::error::{Code, Diagnose, Diagnosis};
 use crate::lab::image::wiring;
@@ -54,7 +54,7 @@ impl Step for Wiring {
     }
 
     fn needs(&self) -> Vec<StepId> {
-        vec!["cluster", "registry"]
+        vec![cluster::API, "registry"]
     }
 
     async fn observe(&self) -> Result<State> {
