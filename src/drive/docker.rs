@@ -293,12 +293,16 @@ impl Docker {
         Ok(())
     }
 
-    /// Takes a name off an image; its layers stay as long as another image has them.
+    /// Takes a name off an image, also one that a container runs from; its layers stay as long as another image or a
+    /// container has them.
     ///
     /// # Errors
     /// [`Code::EngineFailed`].
     pub async fn untag(&self, reference: &str) -> Result<()> {
-        let options = query::RemoveImageOptionsBuilder::default().noprune(true).build();
+        let options = query::RemoveImageOptionsBuilder::default()
+            .noprune(true)
+            .force(true)
+            .build();
         absent_as_none(self.client.remove_image(reference, Some(options), None).await)
             .map(|_| ())
             .diagnose(|| failed(format!("take the name `{reference}` off its image")))

@@ -228,7 +228,7 @@ fn a_full_disk_is_told(lab: &Lab) -> Result<()> {
     ensure!(full.status.code() == Some(3), "{}", both(&full));
     let said = String::from_utf8_lossy(&full.stderr);
     ensure!(
-        said.contains("LAB-ENV-009") && said.contains("the disk is full"),
+        said.contains("LAB-ENV-009") && said.contains("No space left") && said.contains("hint:"),
         "{said}"
     );
     let roomy = build("1g")?;
