@@ -29,11 +29,11 @@ const PAGE: u32 = 500;
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Begin with `labctl serve` in one terminal and `labctl jobs run -f -- echo hello` in another.")]
 pub struct Args {
-    /// The dashboard
-    #[arg(long, global = true, value_name = "URL", env = "LABCTL_DASHBOARD_URL", hide_env = true, default_value = URL)]
-    url: String,
+    /// The dashboard; by default LABCTL_DASHBOARD_URL, or http://127.0.0.1:8080
+    #[arg(long, global = true, value_name = "URL")]
+    url: Option<String>,
     /// A file with the token that the dashboard wants; LABCTL_TOKEN may have the token itself
-    #[arg(long, global = true, value_name = "FILE", env = "LABCTL_TOKEN_FILE", hide_env = true)]
+    #[arg(long, global = true, value_name = "FILE")]
     token_file: Option<PathBuf>,
     #[command(subcommand)]
     verb: Verb,
@@ -142,8 +142,11 @@ impl Args {
     /// # Errors
     /// The dashboard does not answer, refuses what it is asked, or cannot do it.
     pub async fn run(self, world: &World) -> Result<Outcome> {
+        let url = self.url.or_else(|| config::text_variable("LABCTL_DASHBOARD_URL"));
+        let url = url.as_deref().unwrap_or(URL);
+        let file = self.token_file.or_else(|| config::variable("LABCTL_TOKEN_FILE").map(PathBuf::from));
         let client = Client {
-            dashboard: Dashboard::new(&self.url, token(self.token_file.as_deref())?)?,
+            dashboard: Dashboard::new(url, token(file.as_deref())?)?,
             world,
         };
         match self.verb {

@@ -205,7 +205,9 @@ fn refusal(status: StatusCode, problem: Problem) -> Diagnosis {
     } else {
         Code::DashboardRefused
     };
-    let mut text = problem.title;
+    // A title is a sentence; an error of labctl is not.
+    let mut letters = problem.title.chars();
+    let mut text: String = letters.next().map(|first| first.to_lowercase().chain(letters).collect()).unwrap_or_default();
     if let Some(detail) = problem.detail {
         text = format!("{text}: {detail}");
     }
@@ -382,7 +384,7 @@ mod tests {
             r#"{"title": "Wrong", "code": "invalid-job", "errors": [{"pointer": "/name", "detail": "bad"}, {"pointer": "", "detail": "x"}]}"#,
         );
         let found = refusal(StatusCode::UNPROCESSABLE_ENTITY, invalid);
-        assert_eq!(found.message, "Wrong\n  /name: bad\n  the document: x");
+        assert_eq!(found.message, "wrong\n  /name: bad\n  the document: x");
         assert_eq!(found.code, Code::DashboardRefused);
         let down = problem(r#"{"title": "Down", "code": "store-unavailable"}"#);
         let found = refusal(StatusCode::SERVICE_UNAVAILABLE, down);

@@ -84,7 +84,7 @@ impl Parts {
         let Some(runner) = runner(kind, args, data.clone())? else {
             return Ok(None);
         };
-        let store = store(args.store.clone(), data).await?;
+        let store = store(args, data).await?;
         let hub = Hub::default();
         let control = Control::new(
             Arc::clone(&store),
@@ -130,15 +130,21 @@ impl Parts {
 }
 
 /// Opens the store.
-async fn store(url: Option<StoreUrl>, data: Result<PathBuf, Diagnosis>) -> Result<Arc<dyn JobStore>> {
-    let url = match url {
-        Some(url) => url,
-        None => StoreUrl::Sqlite(data?.join(DATABASE)),
+async fn store(args: &Args, data: Result<PathBuf, Diagnosis>) -> Result<Arc<dyn JobStore>> {
+    let url = match (args.store.clone(), config::text_variable("LABCTL_STORE")) {
+        (Some(url), _) => url,
+        (None, Some(text)) => text
+            .parse()
+            .map_err(|wrong| Diagnosis::new(Code::Setting, format!("LABCTL_STORE: {wrong}")))?,
+        (None, None) => StoreUrl::Sqlite(data?.join(DATABASE)),
     };
     match url {
         StoreUrl::Sqlite(path) => {
             private_file(&path)?;
-            let opened = Sqlite::open(&path, sqlite::Settings::default()).await;
+            let settings = sqlite::Settings {
+                quota_bytes: args.quota.map(|mib| mib.saturating_mul(1 << 20)),
+            };
+            let opened = Sqlite::open(&path, settings).await;
             Ok(Arc::new(opened.diagnose(|| {
                 Diagnosis::new(Code::Setting, format!("the database `{}` cannot be used", path.display()))
                     .hint("labctl serve --store sqlite:PATH takes another file")

@@ -64,7 +64,7 @@ fn created(created: Created) -> Response {
 /// With an `Idempotency-Key`, the same request may be sent again: it is answered with the job of the first time.
 #[utoipa::path(
     post, path = "/jobs", operation_id = "createJob", tag = "jobs",
-    params(("Idempotency-Key" = Option<String>, Header, description = "1 to 255 printable ASCII characters without spaces", max_length = 255)),
+    params(("Idempotency-Key" = Option<String>, Header, description = "1 to 255 printable ASCII characters without spaces", min_length = 1, max_length = 255, pattern = "^[!-~]+$")),
     request_body(content = Spec, description = "What to run"),
     responses(
         (status = 201, description = "Created, or created by an earlier request with this key", body = ApiJob, headers(
@@ -248,7 +248,7 @@ pub(super) async fn counts(State(api): State<Api>, By(caller): By) -> Answer {
 #[utoipa::path(
     get, path = "/jobs/{id}", operation_id = "getJob", tag = "jobs",
     params(
-        ("id" = String, Path, description = "The job's id"),
+        ("id" = String, Path, description = "The job's id", min_length = 13, max_length = 13, pattern = "^[0-7][0-9a-hjkmnp-tv-z]{12}$"),
         ("If-None-Match" = Option<String>, Header, description = "The `ETag` of the job that the client has"),
     ),
     responses(
@@ -273,7 +273,7 @@ pub(super) async fn get(State(api): State<Api>, By(caller): By, Id(id): Id, cond
 #[utoipa::path(
     delete, path = "/jobs/{id}", operation_id = "deleteJob", tag = "jobs",
     params(
-        ("id" = String, Path, description = "The job's id"),
+        ("id" = String, Path, description = "The job's id", min_length = 13, max_length = 13, pattern = "^[0-7][0-9a-hjkmnp-tv-z]{12}$"),
         ("If-Match" = Option<String>, Header, description = "The `ETag` that the job must still have"),
     ),
     responses((status = 204, description = "Deleted"), DeleteRefused)
@@ -306,7 +306,7 @@ async fn act(api: &Api, caller: &Caller, id: JobId, action: Action, conditions: 
 #[utoipa::path(
     post, path = "/jobs/{id}/cancel", operation_id = "cancelJob", tag = "jobs",
     params(
-        ("id" = String, Path, description = "The job's id"),
+        ("id" = String, Path, description = "The job's id", min_length = 13, max_length = 13, pattern = "^[0-7][0-9a-hjkmnp-tv-z]{12}$"),
         ("If-Match" = Option<String>, Header, description = "The `ETag` that the job must still have"),
     ),
     responses(
@@ -325,7 +325,7 @@ pub(super) async fn cancel(State(api): State<Api>, By(caller): By, Id(id): Id, c
 #[utoipa::path(
     post, path = "/jobs/{id}/suspend", operation_id = "suspendJob", tag = "jobs",
     params(
-        ("id" = String, Path, description = "The job's id"),
+        ("id" = String, Path, description = "The job's id", min_length = 13, max_length = 13, pattern = "^[0-7][0-9a-hjkmnp-tv-z]{12}$"),
         ("If-Match" = Option<String>, Header, description = "The `ETag` that the job must still have"),
     ),
     responses((status = 200, description = "It is held back", body = ApiJob), ActRefused)
@@ -338,7 +338,7 @@ pub(super) async fn suspend(State(api): State<Api>, By(caller): By, Id(id): Id, 
 #[utoipa::path(
     post, path = "/jobs/{id}/resume", operation_id = "resumeJob", tag = "jobs",
     params(
-        ("id" = String, Path, description = "The job's id"),
+        ("id" = String, Path, description = "The job's id", min_length = 13, max_length = 13, pattern = "^[0-7][0-9a-hjkmnp-tv-z]{12}$"),
         ("If-Match" = Option<String>, Header, description = "The `ETag` that the job must still have"),
     ),
     responses((status = 200, description = "It goes on", body = ApiJob), ActRefused)
@@ -351,8 +351,8 @@ pub(super) async fn resume(State(api): State<Api>, By(caller): By, Id(id): Id, c
 #[utoipa::path(
     post, path = "/jobs/{id}/rerun", operation_id = "rerunJob", tag = "jobs",
     params(
-        ("id" = String, Path, description = "The job's id"),
-        ("Idempotency-Key" = Option<String>, Header, description = "1 to 255 printable ASCII characters without spaces", max_length = 255),
+        ("id" = String, Path, description = "The job's id", min_length = 13, max_length = 13, pattern = "^[0-7][0-9a-hjkmnp-tv-z]{12}$"),
+        ("Idempotency-Key" = Option<String>, Header, description = "1 to 255 printable ASCII characters without spaces", min_length = 1, max_length = 255, pattern = "^[!-~]+$"),
     ),
     responses(
         (status = 201, description = "Created, or created by an earlier request with this key", body = ApiJob, headers(

@@ -33,7 +33,7 @@ const OWN_WORD: &str = "[labctl] ";
 #[utoipa::path(
     get, path = "/jobs/{id}/logs", operation_id = "readLog", tag = "logs",
     params(
-        ("id" = String, Path, description = "The job's id"),
+        ("id" = String, Path, description = "The job's id", min_length = 13, max_length = 13, pattern = "^[0-7][0-9a-hjkmnp-tv-z]{12}$"),
         ("follow" = Option<bool>, Query, description = "Wait for lines that are not written yet, until the job ends"),
         ("tail" = Option<u64>, Query, description = "Only the last so many lines of what is there now", minimum = 0),
         ("since" = Option<String>, Query, description = "Only lines written at this time or later: RFC 3339, or how long ago (`90s`, `1h30m`, `7d`)"),
@@ -42,8 +42,8 @@ const OWN_WORD: &str = "[labctl] ";
         ("grep" = Option<String>, Query, description = "Only lines that this regular expression matches (RE2's syntax)"),
         ("timestamps" = Option<bool>, Query, description = "Begin lines of plain text with their time"),
         ("from" = Option<u64>, Query, description = "Only from the line with this number on", minimum = 1),
-        ("format" = Option<String>, Query, description = "`text`, `ndjson` or `sse`; wins over `Accept`"),
-        ("Last-Event-ID" = Option<String>, Header, description = "The number of the last line that the client has"),
+        ("format" = Option<String>, Query, description = "`text`, `ndjson` or `sse`; wins over `Accept`", pattern = "^(text|ndjson|sse)$"),
+        ("Last-Event-ID" = Option<String>, Header, description = "The number of the last line that the client has", pattern = "^[0-9]{1,19}$"),
     ),
     responses(
         (status = 200, description = "The log", content(
