@@ -90,7 +90,11 @@ impl Control {
     pub async fn run(&self) {
         loop {
             self.wait_for_lease().await;
-            tracing::info!(holder = self.0.holder, runner = self.0.runner.name(), "this server runs the jobs");
+            tracing::info!(
+                holder = self.0.holder,
+                runner = self.0.runner.name(),
+                "this server runs the jobs"
+            );
             tokio::select! {
                 () = self.keep_lease() => {}
                 () = self.work() => {}

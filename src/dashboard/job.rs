@@ -341,9 +341,11 @@ pub fn observe(job: &Job, seen: &Seen, now_ms: i64) -> Change {
         Phase::Ending => (State::Stopping, seen.reason.clone(), seen.message.clone()),
         // What ended well before the request to end it reached it ended well.
         Phase::Succeeded => (State::Succeeded, seen.reason.clone(), seen.message.clone()),
-        Phase::Failed | Phase::Gone if job.cancelling => {
-            (State::Cancelled, Some(reason::CANCELLED.to_owned()), seen.message.clone())
-        }
+        Phase::Failed | Phase::Gone if job.cancelling => (
+            State::Cancelled,
+            Some(reason::CANCELLED.to_owned()),
+            seen.message.clone(),
+        ),
         Phase::Failed => (State::Failed, seen.reason.clone(), seen.message.clone()),
         Phase::Gone => (
             State::Failed,

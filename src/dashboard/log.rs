@@ -139,7 +139,10 @@ impl Chunk {
                 bytes: rest.split_to(length),
             });
         }
-        ensure!(out.len() as u64 == self.lines, "a part of a log has another number of lines than it says");
+        ensure!(
+            out.len() as u64 == self.lines,
+            "a part of a log has another number of lines than it says"
+        );
         Ok(out)
     }
 }
@@ -157,7 +160,10 @@ impl Cutter {
     pub fn push(&mut self, bytes: &[u8], mut line: impl FnMut(Bytes, bool)) {
         self.rest.extend_from_slice(bytes);
         loop {
-            let end = self.rest[self.seen..].iter().position(|byte| *byte == b'\n').map(|at| self.seen + at);
+            let end = self.rest[self.seen..]
+                .iter()
+                .position(|byte| *byte == b'\n')
+                .map(|at| self.seen + at);
             match end {
                 Some(end) if end <= LINE_BYTES => {
                     let whole = self.rest.split_to(end).freeze();
@@ -240,7 +246,10 @@ mod tests {
 
     #[test]
     fn lines_are_cut_at_their_ends_wherever_the_parts_are() {
-        assert_eq!(cut(&[b"a\n\nbc", b"d\ne"]), [(1, false), (0, false), (3, false), (1, false)]);
+        assert_eq!(
+            cut(&[b"a\n\nbc", b"d\ne"]),
+            [(1, false), (0, false), (3, false), (1, false)]
+        );
         assert_eq!(cut(&[]), []);
         let exact = [vec![b'x'; LINE_BYTES], b"\n".to_vec()].concat();
         assert_eq!(cut(&[&exact]), [(LINE_BYTES, false)]);

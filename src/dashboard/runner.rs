@@ -98,13 +98,8 @@ pub trait Runner: Send + Sync {
     ///
     /// # Errors
     /// It cannot be read now; the same call again may work.
-    async fn follow(
-        &self,
-        job: &Job,
-        position: &str,
-        next: u64,
-        lines: mpsc::Sender<Batch>,
-    ) -> Result<(), RunnerError>;
+    async fn follow(&self, job: &Job, position: &str, next: u64, lines: mpsc::Sender<Batch>)
+    -> Result<(), RunnerError>;
 
     /// Tells how jobs are: all of them at first, then [`Told::Synced`], then every change. Ends with the receiver.
     async fn watch(&self, told: mpsc::Sender<Told>);

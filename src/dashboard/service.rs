@@ -306,7 +306,12 @@ impl Service {
 
 /// Returns what an action changes in a job's row; nothing where it is done already.
 fn wanted(job: &Job, action: Action) -> Result<Option<Change>> {
-    let refused = |what: &str| Err(ServiceError::State(format!("the job is {} and cannot be {what}", job.state)));
+    let refused = |what: &str| {
+        Err(ServiceError::State(format!(
+            "the job is {} and cannot be {what}",
+            job.state
+        )))
+    };
     match action {
         Action::Cancel if job.cancelling || job.state == State::Cancelled => Ok(None),
         Action::Cancel if job.state.is_final() => refused("cancelled"),

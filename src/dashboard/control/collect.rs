@@ -94,12 +94,7 @@ async fn forget(control: &Control, job: &Job) {
 }
 
 /// Shows lines as they come and stores them in parts, until no more come.
-async fn keep(
-    control: &Control,
-    id: JobId,
-    feed: &Feed,
-    mut batches: mpsc::Receiver<Batch>,
-) -> Result<(), StoreError> {
+async fn keep(control: &Control, id: JobId, feed: &Feed, mut batches: mpsc::Receiver<Batch>) -> Result<(), StoreError> {
     let mut part: Vec<Line> = Vec::new();
     let mut bytes = 0;
     let mut position = String::new();

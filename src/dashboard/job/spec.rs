@@ -12,7 +12,11 @@ use serde::{Deserialize, Serialize};
 #[serde(deny_unknown_fields)]
 pub struct Spec {
     /// A name for people; not unique. Letters, digits, `-`, `_` and `.`, at most 63.
-    #[schema(min_length = 1, max_length = 63, pattern = "^[A-Za-z0-9]([A-Za-z0-9._-]{0,61}[A-Za-z0-9])?$")]
+    #[schema(
+        min_length = 1,
+        max_length = 63,
+        pattern = "^[A-Za-z0-9]([A-Za-z0-9._-]{0,61}[A-Za-z0-9])?$"
+    )]
     pub name: String,
     /// The program and its arguments. No shell takes part: `["sh", "-c", "..."]` asks for one.
     #[schema(min_items = 1, max_items = 256)]
@@ -109,12 +113,18 @@ impl Spec {
             out.push(fault("/command", "a command has at most 256 parts and 65536 bytes"));
         }
         if let Some(place) = self.command.iter().position(|part| part.contains('\0')) {
-            out.push(fault(format!("/command/{place}"), "a NUL byte cannot be passed to a program"));
+            out.push(fault(
+                format!("/command/{place}"),
+                "a NUL byte cannot be passed to a program",
+            ));
         }
         if let Some(image) = &self.image
             && !is_image(image)
         {
-            out.push(fault("/image", "not the name of an image, such as `registry.example/team/app:1.2`"));
+            out.push(fault(
+                "/image",
+                "not the name of an image, such as `registry.example/team/app:1.2`",
+            ));
         }
         self.environment(&mut out);
         self.label_faults(&mut out);
@@ -130,7 +140,10 @@ impl Spec {
         ];
         for (name, value, least, most) in ranges {
             if !(least..=most).contains(&value) {
-                out.push(fault(format!("/limits/{name}"), format!("{value} is not within {least} to {most}")));
+                out.push(fault(
+                    format!("/limits/{name}"),
+                    format!("{value} is not within {least} to {most}"),
+                ));
             }
         }
         out

@@ -59,7 +59,15 @@ fn an_id_follows_the_last_one_also_where_the_clock_went_back() {
 
 #[test]
 fn what_is_no_id_is_refused() {
-    for text in ["", "0", "0000000000000 ", "000000000000i", "000000000000O", "zzzzzzzzzzzzz", "é00000000000"] {
+    for text in [
+        "",
+        "0",
+        "0000000000000 ",
+        "000000000000i",
+        "000000000000O",
+        "zzzzzzzzzzzzz",
+        "é00000000000",
+    ] {
         assert_eq!(text.parse::<JobId>(), Err(NotAnId), "{text}");
     }
     assert_eq!("7zzzzzzzzzzzz".parse::<JobId>().map(JobId::number), Ok(i64::MAX));
@@ -78,7 +86,13 @@ fn states_keep_their_numbers_and_names() {
 #[test]
 fn an_end_is_for_good() {
     for state in State::ALL.into_iter().filter(|state| state.is_final()) {
-        for phase in [Phase::Waiting, Phase::Running, Phase::Succeeded, Phase::Failed, Phase::Gone] {
+        for phase in [
+            Phase::Waiting,
+            Phase::Running,
+            Phase::Succeeded,
+            Phase::Failed,
+            Phase::Gone,
+        ] {
             assert!(observe(&job(state), &seen(phase), 0).is_empty(), "{state} {phase:?}");
         }
     }
@@ -113,9 +127,18 @@ fn between_two_attempts_a_job_still_runs() {
 fn a_cancelled_job_stops_first_and_is_cancelled_when_it_is_gone() {
     let mut cancelling = job(State::Running);
     cancelling.cancelling = true;
-    assert_eq!(observe(&cancelling, &seen(Phase::Running), 0).state, Some(State::Stopping));
-    assert_eq!(observe(&cancelling, &seen(Phase::Gone), 0).state, Some(State::Cancelled));
-    assert_eq!(observe(&cancelling, &seen(Phase::Failed), 0).state, Some(State::Cancelled));
+    assert_eq!(
+        observe(&cancelling, &seen(Phase::Running), 0).state,
+        Some(State::Stopping)
+    );
+    assert_eq!(
+        observe(&cancelling, &seen(Phase::Gone), 0).state,
+        Some(State::Cancelled)
+    );
+    assert_eq!(
+        observe(&cancelling, &seen(Phase::Failed), 0).state,
+        Some(State::Cancelled)
+    );
     assert_eq!(
         observe(&cancelling, &seen(Phase::Succeeded), 0).state,
         Some(State::Succeeded),
@@ -138,7 +161,10 @@ fn a_message_is_cut_between_characters() {
         message: Some(long),
         ..seen(Phase::Waiting)
     };
-    let message = observe(&job(State::Pending), &seen, 0).message.flatten().expect("a message");
+    let message = observe(&job(State::Pending), &seen, 0)
+        .message
+        .flatten()
+        .expect("a message");
     assert_eq!(message.len(), MESSAGE_BYTES);
     assert_eq!(clipped("aé"), "aé");
 }

@@ -198,10 +198,7 @@ impl Tap {
         match self.reach.wait_for(|reach| reach.newest >= from || reach.ended).await {
             Ok(reach) => *reach,
             // The sender lives as long as the tap does.
-            Err(_) => Reach {
-                newest: 0,
-                ended: true,
-            },
+            Err(_) => Reach { newest: 0, ended: true },
         }
     }
 }
