@@ -32,6 +32,26 @@ pub const VARIABLES: &[Variable] = &[
         about: "where downloads and builds are kept (default: $XDG_CACHE_HOME/labctl or ~/.cache/labctl)",
     },
     Variable {
+        name: "LABCTL_DATA_DIR",
+        about: "where `labctl serve` keeps jobs and their history (default: $XDG_DATA_HOME/labctl or ~/.local/share/labctl)",
+    },
+    Variable {
+        name: "LABCTL_STORE",
+        about: "the database of `labctl serve`, as --store: sqlite:PATH or postgres://USER:PASSWORD@HOST/NAME",
+    },
+    Variable {
+        name: "LABCTL_TOKEN_FILE",
+        about: "who may use the dashboard, as --token-file: for `labctl serve` all tokens, for `labctl jobs` one",
+    },
+    Variable {
+        name: "LABCTL_TOKEN",
+        about: "the token with which `labctl jobs` asks the dashboard; wins over LABCTL_TOKEN_FILE",
+    },
+    Variable {
+        name: "LABCTL_DASHBOARD_URL",
+        about: "the dashboard that `labctl jobs` asks (default: http://127.0.0.1:8080)",
+    },
+    Variable {
         name: "LABCTL_ENGINE_DIR",
         about: "where the engine that labctl manages keeps its data (default: /var/lib/labctl/engine)",
     },
@@ -98,6 +118,25 @@ pub fn variable(name: &str) -> Option<OsString> {
 /// Reads an environment variable as text; one that is not UTF-8 counts as unset.
 pub fn text_variable(name: &str) -> Option<String> {
     variable(name).and_then(|value| value.into_string().ok())
+}
+
+/// Finds where a server keeps its data: `LABCTL_DATA_DIR`, then the XDG variable, then the home directory.
+///
+/// # Errors
+/// Neither a variable nor a home directory says where.
+pub fn data_dir() -> Result<PathBuf, Diagnosis> {
+    let found = variable("LABCTL_DATA_DIR")
+        .map(PathBuf::from)
+        .or_else(|| variable("XDG_DATA_HOME").map(|dir| Path::new(&dir).join("labctl")))
+        .or_else(|| variable("HOME").map(|home| Path::new(&home).join(".local/share/labctl")));
+    found.ok_or_else(|| {
+        Diagnosis::new(
+            Code::Setting,
+            "no home directory is set, so there is no place for jobs and their history",
+        )
+        .hint("labctl serve --data-dir DIR")
+        .hint("labctl serve --runner none serves health and version alone")
+    })
 }
 
 /// A lab's name: what a Kubernetes name and a Docker name both allow.

@@ -3,6 +3,7 @@
 //! | module | what it owns |
 //! |---|---|
 //! | [`server`] | the listener, connections, their limits, and how the server stops |
+//! | [`auth`] | who may ask: the local user, or whoever has a token |
 //! | [`http`] | routes and what is around them: request ids, the access log, limits, problems |
 //! | [`service`] | what can be asked of the dashboard, whoever asks: no HTTP in it |
 //! | [`control`] | what makes jobs happen: begins them, writes down how they are, stores their output |
@@ -14,10 +15,16 @@
 //! | [`trace`] | the log |
 //!
 //! # Security
-//! Whoever reaches the address may read everything served. In this first form that is only whether the server works and
-//! which version it is, so any address may be listened on. Once the server runs jobs, an address beyond the loopback
-//! one will need authentication.
+//! A job is a program that runs with the server's rights, so whoever may create one may do what the server may. Without
+//! tokens the server listens on loopback addresses alone, answers under loopback names alone (DNS rebinding), and takes
+//! nothing that changes something from a page of another site; then whoever reaches it is its user. On every other
+//! address it wants a token of its token file ([`auth::tokens`]), or runs no jobs at all and serves health and version,
+//! which anybody may read.
+//!
+//! Every call of [`service`] says who asks, and the owner is part of every statement of the [`store`]: a job of
+//! somebody else does not exist.
 
+pub mod auth;
 pub mod control;
 pub mod health;
 pub mod http;

@@ -9,7 +9,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 use serde::Serialize;
 
 /// In which part of its life the server is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, utoipa::ToSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum Phase {
     /// It listens, and its parts are not all there yet.
@@ -21,7 +21,7 @@ pub enum Phase {
 }
 
 /// What one part of the server says of itself.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, utoipa::ToSchema)]
 pub struct Check {
     /// The part, such as `server` or `store`.
     pub name: String,
@@ -32,7 +32,7 @@ pub struct Check {
 }
 
 /// The answer of a readiness probe.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, utoipa::ToSchema)]
 pub struct Readiness {
     /// `ready`, or `unready`.
     pub status: &'static str,

@@ -1,13 +1,25 @@
 //! HTTP: the routes, and what is around every one of them.
 //!
-//! [`router`] is all there is to serve; a resource is a file below this one that adds its routes here. What every
-//! request passes through, outermost first: [`access`] (request id, the access line, a caught panic), the limits
-//! (body size, time), the route.
+//! [`router`] is all there is to serve; a resource is a file below this one whose routes [`openapi`] puts together with
+//! their description. What every request passes through, outermost first: headers for careful browsers, [`access`]
+//! (request id, the access line, a caught panic), the limits (body size, time), for jobs the [`guard`] (host, site,
+//! token), the route.
 
+pub mod accept;
 pub mod access;
+pub mod api;
+pub mod events;
+pub mod extract;
+pub mod guard;
 pub mod health;
+pub mod jobs;
+pub mod logs;
+pub mod openapi;
 pub mod problem;
+pub mod query;
+pub mod streams;
 
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use axum::Router;
@@ -17,8 +29,12 @@ use axum::middleware::{self, Next};
 use axum::response::Response;
 use axum::routing::get;
 
+use self::events::SharedCounts;
+use self::guard::Guard;
 use self::problem::{Kind, Problem};
+use self::streams::Streams;
 use super::health::Health;
+use super::service::Service;
 
 /// What every route may use; cheap to clone.
 #[derive(Clone)]
@@ -27,6 +43,43 @@ pub struct App {
     pub health: Health,
     /// What a request may cost.
     pub limits: Limits,
+    /// What routes of jobs use; a server that runs no jobs has none of them.
+    pub api: Option<Api>,
+}
+
+/// What routes of jobs may use; cheap to clone, all clones are one.
+#[derive(Clone)]
+pub struct Api {
+    service: Arc<OnceLock<Service>>,
+    guard: Guard,
+    streams: Streams,
+    counts: SharedCounts,
+}
+
+impl Api {
+    /// Makes one that refuses everything until [`Api::ready`]: the store may come later than the server.
+    pub fn new(guard: Guard, streams: Streams) -> Self {
+        Self {
+            service: Arc::default(),
+            guard,
+            streams,
+            counts: SharedCounts::default(),
+        }
+    }
+
+    /// Gives it what does the work. A second one is not taken.
+    pub fn ready(&self, service: Service) {
+        _ = self.service.set(service);
+    }
+
+    /// Returns what does the work.
+    ///
+    /// # Errors
+    /// The store has not answered yet.
+    pub fn service(&self) -> Result<&Service, Problem> {
+        let service = self.service.get();
+        service.ok_or_else(|| Problem::new(Kind::StoreDown).detail("it has not answered since the server started"))
+    }
 }
 
 /// What one request may cost the server.
@@ -49,11 +102,16 @@ impl Default for Limits {
 
 /// Returns everything that is served.
 pub fn router(app: App) -> Router {
-    let routes = Router::new()
-        .route("/healthz", get(health::healthz))
-        .route("/livez", get(health::livez))
-        .route("/readyz", get(health::readyz))
-        .route("/version", get(health::version));
+    let mut routes: Router<App> = openapi::open().split_for_parts().0;
+    if let Some(api) = &app.api {
+        let guarded = openapi::guarded().split_for_parts().0;
+        let guarded = guarded.route_layer(middleware::from_fn_with_state(api.guard.clone(), guard::check));
+        routes = routes
+            .merge(guarded.with_state(api.clone()))
+            .route("/openapi.json", get(openapi::json))
+            .route("/docs", get(openapi::docs))
+            .route("/docs/style.css", get(openapi::style));
+    }
     around(routes, app)
 }
 
@@ -61,12 +119,21 @@ pub fn router(app: App) -> Router {
 pub(super) fn around(routes: Router<App>, app: App) -> Router {
     let limits = app.limits;
     routes
-        .fallback(|| async { Problem::new(Kind::NotFound) })
+        .fallback(nothing_here)
         .method_not_allowed_fallback(|| async { Problem::new(Kind::MethodNotAllowed) })
         .layer(DefaultBodyLimit::max(limits.body_bytes))
         .layer(middleware::from_fn_with_state(app.clone(), within_limits))
         .layer(middleware::from_fn(access::log))
+        .layer(middleware::map_response(guard::careful))
         .with_state(app)
+}
+
+async fn nothing_here(State(app): State<App>) -> Problem {
+    let problem = Problem::new(Kind::NotFound);
+    if app.api.is_some() {
+        return problem;
+    }
+    problem.detail("this server runs no jobs (`labctl serve --runner`): it has /healthz, /livez, /readyz and /version")
 }
 
 /// Refuses a body that says itself that it is too large, and gives a request up that takes too long.
@@ -101,6 +168,7 @@ mod tests {
         App {
             health,
             limits: Limits::default(),
+            api: None,
         }
     }
 
@@ -152,6 +220,7 @@ mod tests {
         let starting = App {
             health: Health::default(),
             limits: Limits::default(),
+            api: None,
         };
         let (status, _, body) = get_json(router(starting), "/readyz").await;
         assert_eq!(status, StatusCode::SERVICE_UNAVAILABLE);

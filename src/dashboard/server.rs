@@ -108,6 +108,8 @@ pub fn signals() -> Result<mpsc::Receiver<Stop>> {
 /// Serves `router` until a [`Stop`] comes, then stops in this order: unready, drain, no new connections, requests
 /// finish. A second [`Stop`] ends it at once, and so does the loss of the sender.
 ///
+/// `closing` is cancelled when requests are to finish: answers that would go on for ever end then.
+///
 /// # Errors
 /// The listener has no address, which only a closed one can have.
 pub async fn serve(
@@ -115,11 +117,11 @@ pub async fn serve(
     router: Router,
     health: Health,
     times: Times,
+    closing: CancellationToken,
     mut stop: mpsc::Receiver<Stop>,
 ) -> Result<Ended> {
     let address = listener.local_addr().context("ask the listener for its address")?;
     let tracker = TaskTracker::new();
-    let closing = CancellationToken::new();
     health.enter(Phase::Serving);
     tracing::info!(%address, "listening");
 
@@ -180,6 +182,8 @@ async fn accept(listener: TcpListener, router: Router, times: Times, tracker: Ta
 async fn connection(stream: TcpStream, router: Router, times: Times, closing: CancellationToken) {
     // Answers are small and written whole; waiting to fill a packet only delays them.
     _ = stream.set_nodelay(true);
+    // A client that was cut off the network says nothing; without this its streams would be kept for ever.
+    _ = rustix::net::sockopt::set_socket_keepalive(&stream, true);
     let mut builder = auto::Builder::new(TokioExecutor::new());
     builder.http1().timer(TokioTimer::new()).header_read_timeout(times.head);
     builder
@@ -254,6 +258,7 @@ mod tests {
         let app = App {
             health: health.clone(),
             limits: Limits::default(),
+            api: None,
         };
         let router = http::router(app)
             .route(
@@ -265,7 +270,7 @@ mod tests {
             )
             .route("/never", get(std::future::pending::<()>));
         let (stop, receiver) = mpsc::channel(4);
-        let server = tokio::spawn(serve(listener, router, health, times, receiver));
+        let server = tokio::spawn(serve(listener, router, health, times, CancellationToken::new(), receiver));
         Running { address, stop, server }
     }
 

@@ -3,6 +3,14 @@
 //! Rows are narrow, so that a list reads little; specs and logs lie beside them. Counters per owner and state are kept by
 //! whoever changes a row, in the same transaction, so that nobody has to count. SQL is written in these modules alone.
 
+pub mod sqlite;
+
+mod fault;
+mod gram;
+mod list;
+mod migration;
+mod row;
+
 use std::collections::BTreeMap;
 use std::time::Duration;
 
@@ -87,7 +95,7 @@ pub struct Filter {
     pub owner: Option<String>,
     /// Those with all of these labels; an empty value is a value.
     pub labels: BTreeMap<String, String>,
-    /// Those whose name or id contains this text, without regard to case.
+    /// Those whose name contains this text, or whose id begins with it (from 8 characters on), without regard to case.
     pub text: Option<String>,
     /// Those made from this template.
     pub template: Option<String>,
@@ -109,6 +117,14 @@ pub struct Page {
 /// How many jobs there are in each state; states without jobs have 0.
 pub type Counts = BTreeMap<State, i64>;
 
+/// Returns counters of no jobs.
+fn no_counts() -> Counts {
+    State::ALL.into_iter().map(|state| (state, 0)).collect()
+}
+
+/// How many ids that follow each other are tried where two servers made the same one.
+const ID_TRIES: u32 = 16;
+
 /// What a store tells of a job that changed; the row is as it is after the change.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Changed {
@@ -121,6 +137,9 @@ pub enum Changed {
         /// Whose it was.
         owner: String,
     },
+    /// Changes may have been missed, because the connection on which they are told broke: what is shown must be read
+    /// again.
+    Missed,
 }
 
 /// A store of jobs.

@@ -13,6 +13,7 @@ use axum::response::{IntoResponse, Response};
 use futures_util::FutureExt;
 use tracing::Instrument;
 
+use super::guard::Actor;
 use super::problem::{Kind, Problem};
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
@@ -47,6 +48,7 @@ pub(super) async fn log(mut request: Request, next: Next) -> Response {
         Problem::new(Kind::Internal).into_response()
     });
 
+    let actor = response.extensions_mut().remove::<Actor>();
     if let Some(problem) = response.extensions_mut().remove::<Problem>() {
         let allow = response.headers_mut().remove(header::ALLOW);
         response = problem.response(Some(&id));
@@ -60,6 +62,7 @@ pub(super) async fn log(mut request: Request, next: Next) -> Response {
     tracing::info!(
         method = %method,
         path,
+        actor = actor.map(|actor| actor.0),
         status = response.status().as_u16(),
         duration_ms = (start.elapsed().as_secs_f64() * 1e6).round() / 1e3,
         request_id = %id,

@@ -7,20 +7,27 @@ use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 
 use super::App;
+use crate::dashboard::health::Readiness;
 
 /// The answer of `/healthz` and `/livez`.
-#[derive(Serialize)]
+#[derive(Serialize, utoipa::ToSchema)]
 struct Status {
+    /// `ok`.
     status: &'static str,
 }
 
 /// The answer of `/version`.
-#[derive(Serialize)]
+#[derive(Serialize, utoipa::ToSchema)]
 struct Build {
+    /// `labctl`.
     name: &'static str,
+    /// The version.
     version: &'static str,
+    /// The commit that it was built from, where it is a release.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
     commit: Option<&'static str>,
+    /// The platform that it was built for, such as `x86_64-unknown-linux-gnu`.
     target: &'static str,
 }
 
@@ -29,17 +36,35 @@ fn fresh(response: impl IntoResponse) -> Response {
     ([(header::CACHE_CONTROL, "no-store")], response).into_response()
 }
 
+/// Ask whether the server answers
+///
 /// Says that the server answers; for people and for the course's checks.
+#[utoipa::path(
+    get, path = "/healthz", operation_id = "healthz", tag = "health", security(()),
+    responses((status = 200, description = "It does", body = Status))
+)]
 pub(super) async fn healthz() -> Response {
     fresh(Json(Status { status: "ok" }))
 }
 
+/// Ask whether the process works
+///
 /// Says that the process works. It depends on nothing outside the process: a restart would not bring a database back.
+#[utoipa::path(
+    get, path = "/livez", operation_id = "livez", tag = "health", security(()),
+    responses((status = 200, description = "It does", body = Status))
+)]
 pub(super) async fn livez() -> Response {
     fresh(Json(Status { status: "ok" }))
 }
 
+/// Ask whether requests may be sent here
+///
 /// Says whether requests may be sent here: 200, or 503 with what is wrong.
+#[utoipa::path(
+    get, path = "/readyz", operation_id = "readyz", tag = "health", security(()),
+    responses((status = 200, description = "They may", body = Readiness), (status = 503, description = "They may not, and why", body = Readiness))
+)]
 pub(super) async fn readyz(State(app): State<App>) -> Response {
     let readiness = app.health.readiness();
     let status = if readiness.is_ready() {
@@ -50,7 +75,13 @@ pub(super) async fn readyz(State(app): State<App>) -> Response {
     fresh((status, Json(readiness)))
 }
 
+/// Ask what is running
+///
 /// Says what is running.
+#[utoipa::path(
+    get, path = "/version", operation_id = "version", tag = "health", security(()),
+    responses((status = 200, description = "The name, the version and the platform", body = Build))
+)]
 pub(super) async fn version() -> Response {
     fresh(Json(Build {
         name: env!("CARGO_PKG_NAME"),

@@ -1,0 +1,373 @@
+//! `/jobs`: create, list, count, look at, act on, delete.
+
+use std::sync::Arc;
+
+use axum::Json;
+use axum::body::{Body, Bytes};
+use axum::extract::State;
+use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use sha2::{Digest as _, Sha256};
+
+use super::api::{ApiCounts, ApiDetail, ApiJob, ApiPage};
+use super::extract::{Conditions, Document, Id, IdempotencyKey, tag};
+use super::guard::By;
+use super::openapi::{ActRefused, CountRefused, CreateRefused, DeleteRefused, GetRefused, ListRefused, RerunRefused};
+use super::problem::{Kind, Problem};
+use super::query::{List, PAGE_DEFAULT};
+use super::streams::{self, Open};
+use super::{Api, accept};
+use crate::dashboard::job::spec::Spec;
+use crate::dashboard::job::{Job, JobId};
+use crate::dashboard::service::{Action, Caller, PAGE_LIMIT, Service, ServiceError};
+use crate::dashboard::store::{Created, Page};
+
+/// The media types of a list; the first one is the default.
+const LIST_MEDIA: [&str; 2] = ["application/json", "application/x-ndjson"];
+
+type Answer = Result<Response, Problem>;
+
+fn etag(tag: &str) -> [(HeaderName, HeaderValue); 1] {
+    // Digits and quotes are always a header's value.
+    [(header::ETAG, HeaderValue::from_str(tag).unwrap_or(HeaderValue::from_static("\"\"")))]
+}
+
+fn not_modified(tag: &str) -> Response {
+    (StatusCode::NOT_MODIFIED, etag(tag)).into_response()
+}
+
+/// A job's row with its tag.
+fn row(status: StatusCode, job: Job) -> Response {
+    let tag = etag(&tag(job.version));
+    (status, tag, Json(ApiJob::from(job))).into_response()
+}
+
+fn created(created: Created) -> Response {
+    let (job, replayed) = match created {
+        Created::New(job) => (job, false),
+        Created::Replayed(job) => (job, true),
+    };
+    let location = HeaderValue::from_str(&format!("/jobs/{}", job.id));
+    let mut response = row(StatusCode::CREATED, job);
+    if let Ok(location) = location {
+        response.headers_mut().insert(header::LOCATION, location);
+    }
+    if replayed {
+        let name = HeaderName::from_static("idempotent-replayed");
+        response.headers_mut().insert(name, HeaderValue::from_static("true"));
+    }
+    response
+}
+
+/// Create a job
+///
+/// With an `Idempotency-Key`, the same request may be sent again: it is answered with the job of the first time.
+#[utoipa::path(
+    post, path = "/jobs", operation_id = "createJob", tag = "jobs",
+    params(("Idempotency-Key" = Option<String>, Header, description = "1 to 255 printable ASCII characters without spaces", max_length = 255)),
+    request_body(content = Spec, description = "What to run"),
+    responses(
+        (status = 201, description = "Created, or created by an earlier request with this key", body = ApiJob, headers(
+            ("Location" = String, description = "Where the job is"),
+            ("ETag" = String, description = "The version of the job"),
+            ("Idempotent-Replayed" = Option<String>, description = "`true` where it was created earlier"),
+        )),
+        CreateRefused,
+    )
+)]
+pub(super) async fn create(
+    State(api): State<Api>,
+    By(caller): By,
+    IdempotencyKey(key): IdempotencyKey,
+    Document(spec): Document<Spec>,
+) -> Answer {
+    Ok(created(api.service()?.create(&caller, spec, key).await?))
+}
+
+/// List jobs, newest first
+///
+/// A page at a time; `next` is the cursor of the next one. With `Accept: application/x-ndjson` all of them come, one a
+/// line.
+#[utoipa::path(
+    get, path = "/jobs", operation_id = "listJobs", tag = "jobs",
+    params(
+        ("limit" = Option<u32>, Query, description = "How many jobs; 50 where it is not given", minimum = 1, maximum = 500),
+        ("cursor" = Option<String>, Query, description = "The `next` of the page before, with the same filter"),
+        ("state" = Option<Vec<crate::dashboard::job::State>>, Query, style = Form, explode, description = "Jobs in one of these states; may be given several times, or as a list with commas"),
+        ("owner" = Option<String>, Query, description = "Jobs of this owner", min_length = 1, max_length = 255),
+        ("label" = Option<Vec<String>>, Query, style = Form, explode, description = "Jobs with this label, `NAME=VALUE`; may be given several times, and all must be there"),
+        ("template" = Option<String>, Query, description = "Jobs made from this template", min_length = 1, max_length = 63),
+        ("q" = Option<String>, Query, description = "Jobs whose name or id contains this, without regard to case", min_length = 1, max_length = 200),
+        ("since" = Option<String>, Query, description = "Jobs created at this time or later: RFC 3339, or how long ago (`90s`, `1h30m`, `7d`)"),
+        ("until" = Option<String>, Query, description = "Jobs created before this time, in the same forms"),
+        ("If-None-Match" = Option<String>, Header, description = "The `ETag` of an answer that the client has"),
+    ),
+    responses(
+        (status = 200, description = "A page", headers(
+            ("ETag" = String, description = "Of this page"),
+            ("Link" = Option<String>, description = "The next page, as `rel=\"next\"`"),
+        ), content((ApiPage = "application/json"), (String = "application/x-ndjson"))),
+        (status = 304, description = "The client has this page"),
+        ListRefused,
+    )
+)]
+pub(super) async fn list(
+    State(api): State<Api>,
+    By(caller): By,
+    conditions: Conditions,
+    headers: HeaderMap,
+    list: List,
+) -> Answer {
+    let wanted = headers.get(header::ACCEPT).and_then(|accept| accept.to_str().ok());
+    if accept::choose(wanted, &LIST_MEDIA) == 1 {
+        return export(&api, caller, list).await;
+    }
+    let limit = list.limit.unwrap_or(PAGE_DEFAULT);
+    // One more than is shown tells whether there is another page.
+    let page = Page {
+        after: list.after,
+        limit: limit.saturating_add(1).min(PAGE_LIMIT),
+    };
+    let service = api.service()?;
+    let mut jobs = service.list(&caller, &list.filter, page).await?;
+    let full = jobs.len() as u64 >= u64::from(limit);
+    let more = if jobs.len() as u64 > u64::from(limit) {
+        jobs.truncate(limit as usize);
+        true
+    } else if full && page.limit == limit {
+        // The largest page has no room for one more.
+        let after = jobs.last().map(|job| job.id);
+        !service.list(&caller, &list.filter, Page { after, limit: 1 }).await?.is_empty()
+    } else {
+        false
+    };
+    let next = jobs.last().filter(|_| more).map(|last| list.cursor(last.id));
+    let link = next.as_deref().map(|cursor| format!("</jobs?{}>; rel=\"next\"", list.next(cursor)));
+    let page = ApiPage {
+        jobs: jobs.into_iter().map(ApiJob::from).collect(),
+        next,
+    };
+    let body = serde_json::to_vec(&page).map_err(|error| internal(&error))?;
+    let mut tag = String::from("W/\"");
+    for byte in &Sha256::digest(&body)[..12] {
+        tag.push_str(&format!("{byte:02x}"));
+    }
+    tag.push('"');
+    if conditions.knows(&tag) {
+        return Ok(not_modified(&tag));
+    }
+    let kind = [(header::CONTENT_TYPE, HeaderValue::from_static(LIST_MEDIA[0]))];
+    let mut response = (kind, etag(&tag), body).into_response();
+    if let Some(link) = link.and_then(|link| HeaderValue::from_str(&link).ok()) {
+        response.headers_mut().insert(header::LINK, link);
+    }
+    Ok(response)
+}
+
+fn internal(error: &serde_json::Error) -> Problem {
+    tracing::error!(%error, "an answer cannot be written as JSON");
+    Problem::new(Kind::Internal)
+}
+
+/// A list that is sent whole, a page of the store at a time.
+struct Export {
+    service: Service,
+    caller: Caller,
+    list: List,
+    left: Option<u32>,
+    after: Option<JobId>,
+    _open: Arc<Open>,
+}
+
+async fn export(api: &Api, caller: Caller, list: List) -> Answer {
+    let open = Arc::new(api.streams.open()?);
+    let mut export = Export {
+        service: api.service()?.clone(),
+        caller,
+        left: list.limit,
+        after: list.after,
+        list,
+        _open: open,
+    };
+    // The first part now: what fails here can still be said in the response's head.
+    let first = export.part().await?;
+    let rest = futures_util::stream::unfold(Some(export), |export| async move {
+        let mut export = export?;
+        match export.part().await {
+            Ok(Some(bytes)) => Some((Ok(bytes), Some(export))),
+            Ok(None) => None,
+            // An end that looks like one would be a lie: the connection breaks.
+            Err(problem) => Some((Err(std::io::Error::other(problem.kind().code())), None)),
+        }
+    });
+    use futures_util::StreamExt as _;
+    let first = futures_util::stream::iter(first.map(Ok));
+    Ok(streams::response(LIST_MEDIA[1], Body::from_stream(first.chain(rest))))
+}
+
+impl Export {
+    /// Returns the next lines; nothing at the end.
+    async fn part(&mut self) -> Result<Option<Bytes>, Problem> {
+        let limit = self.left.unwrap_or(PAGE_LIMIT).min(PAGE_LIMIT);
+        if limit == 0 {
+            return Ok(None);
+        }
+        let page = Page {
+            after: self.after,
+            limit,
+        };
+        let jobs = self.service.list(&self.caller, &self.list.filter, page).await?;
+        let Some(last) = jobs.last().map(|job| job.id) else {
+            return Ok(None);
+        };
+        self.after = Some(last);
+        let count = u32::try_from(jobs.len()).unwrap_or(u32::MAX);
+        self.left = self.left.map(|left| left.saturating_sub(count));
+        if count < limit {
+            self.left = Some(0);
+        }
+        let mut out = Vec::new();
+        for job in jobs {
+            serde_json::to_writer(&mut out, &ApiJob::from(job)).map_err(|error| internal(&error))?;
+            out.push(b'\n');
+        }
+        Ok(Some(out.into()))
+    }
+}
+
+/// Count jobs by state
+#[utoipa::path(
+    get, path = "/jobs/counts", operation_id = "countJobs", tag = "jobs",
+    responses((status = 200, description = "How many jobs are in each state", body = ApiCounts), CountRefused)
+)]
+pub(super) async fn counts(State(api): State<Api>, By(caller): By) -> Answer {
+    Ok(Json(ApiCounts::from(api.service()?.counts(&caller).await?)).into_response())
+}
+
+/// Look at a job
+#[utoipa::path(
+    get, path = "/jobs/{id}", operation_id = "getJob", tag = "jobs",
+    params(
+        ("id" = String, Path, description = "The job's id"),
+        ("If-None-Match" = Option<String>, Header, description = "The `ETag` of the job that the client has"),
+    ),
+    responses(
+        (status = 200, description = "The job, and what it was to run", body = ApiDetail, headers(("ETag" = String, description = "The version of the job"))),
+        (status = 304, description = "The client has this version"),
+        GetRefused,
+    )
+)]
+pub(super) async fn get(State(api): State<Api>, By(caller): By, Id(id): Id, conditions: Conditions) -> Answer {
+    let service = api.service()?;
+    let job = service.job(&caller, id).await?;
+    let tag = tag(job.version);
+    if conditions.knows(&tag) {
+        return Ok(not_modified(&tag));
+    }
+    let spec = service.spec(&caller, id).await?;
+    let detail = ApiDetail { job: job.into(), spec };
+    Ok((etag(&tag), Json(detail)).into_response())
+}
+
+/// Delete a job that has ended, with its log
+#[utoipa::path(
+    delete, path = "/jobs/{id}", operation_id = "deleteJob", tag = "jobs",
+    params(
+        ("id" = String, Path, description = "The job's id"),
+        ("If-Match" = Option<String>, Header, description = "The `ETag` that the job must still have"),
+    ),
+    responses((status = 204, description = "Deleted"), DeleteRefused)
+)]
+pub(super) async fn delete(State(api): State<Api>, By(caller): By, Id(id): Id, conditions: Conditions) -> Answer {
+    let service = api.service()?;
+    if conditions.wants_version() && !conditions.allows(service.job(&caller, id).await?.version) {
+        return Err(ServiceError::Changed.into());
+    }
+    service.delete(&caller, id).await?;
+    Ok(StatusCode::NO_CONTENT.into_response())
+}
+
+async fn act(api: &Api, caller: &Caller, id: JobId, action: Action, conditions: &Conditions) -> Result<Job, Problem> {
+    let service = api.service()?;
+    let mut version = None;
+    if conditions.wants_version() {
+        let job = service.job(caller, id).await?;
+        if !conditions.allows(job.version) {
+            return Err(ServiceError::Changed.into());
+        }
+        version = Some(job.version);
+    }
+    Ok(service.act(caller, id, action, version).await?)
+}
+
+/// End a job
+///
+/// Asking again is no error, nor is asking for one that was cancelled.
+#[utoipa::path(
+    post, path = "/jobs/{id}/cancel", operation_id = "cancelJob", tag = "jobs",
+    params(
+        ("id" = String, Path, description = "The job's id"),
+        ("If-Match" = Option<String>, Header, description = "The `ETag` that the job must still have"),
+    ),
+    responses(
+        (status = 200, description = "It has ended so", body = ApiJob),
+        (status = 202, description = "It is asked to end", body = ApiJob),
+        ActRefused,
+    )
+)]
+pub(super) async fn cancel(State(api): State<Api>, By(caller): By, Id(id): Id, conditions: Conditions) -> Answer {
+    let job = act(&api, &caller, id, Action::Cancel, &conditions).await?;
+    let status = if job.state.is_final() { StatusCode::OK } else { StatusCode::ACCEPTED };
+    Ok(row(status, job))
+}
+
+/// Hold a job back
+#[utoipa::path(
+    post, path = "/jobs/{id}/suspend", operation_id = "suspendJob", tag = "jobs",
+    params(
+        ("id" = String, Path, description = "The job's id"),
+        ("If-Match" = Option<String>, Header, description = "The `ETag` that the job must still have"),
+    ),
+    responses((status = 200, description = "It is held back", body = ApiJob), ActRefused)
+)]
+pub(super) async fn suspend(State(api): State<Api>, By(caller): By, Id(id): Id, conditions: Conditions) -> Answer {
+    Ok(row(StatusCode::OK, act(&api, &caller, id, Action::Suspend, &conditions).await?))
+}
+
+/// Let a job go on
+#[utoipa::path(
+    post, path = "/jobs/{id}/resume", operation_id = "resumeJob", tag = "jobs",
+    params(
+        ("id" = String, Path, description = "The job's id"),
+        ("If-Match" = Option<String>, Header, description = "The `ETag` that the job must still have"),
+    ),
+    responses((status = 200, description = "It goes on", body = ApiJob), ActRefused)
+)]
+pub(super) async fn resume(State(api): State<Api>, By(caller): By, Id(id): Id, conditions: Conditions) -> Answer {
+    Ok(row(StatusCode::OK, act(&api, &caller, id, Action::Resume, &conditions).await?))
+}
+
+/// Run again what a job ran, as a new job
+#[utoipa::path(
+    post, path = "/jobs/{id}/rerun", operation_id = "rerunJob", tag = "jobs",
+    params(
+        ("id" = String, Path, description = "The job's id"),
+        ("Idempotency-Key" = Option<String>, Header, description = "1 to 255 printable ASCII characters without spaces", max_length = 255),
+    ),
+    responses(
+        (status = 201, description = "Created, or created by an earlier request with this key", body = ApiJob, headers(
+            ("Location" = String, description = "Where the new job is"),
+            ("ETag" = String, description = "The version of the new job"),
+            ("Idempotent-Replayed" = Option<String>, description = "`true` where it was created earlier"),
+        )),
+        RerunRefused,
+    )
+)]
+pub(super) async fn rerun(
+    State(api): State<Api>,
+    By(caller): By,
+    Id(id): Id,
+    IdempotencyKey(key): IdempotencyKey,
+) -> Answer {
+    Ok(created(api.service()?.rerun(&caller, id, key).await?))
+}

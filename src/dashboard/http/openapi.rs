@@ -1,0 +1,235 @@
+//! The description of the API: OpenAPI 3.1, made from the routes themselves, and a page to read it.
+
+mod page;
+
+use std::collections::BTreeMap;
+use std::sync::LazyLock;
+
+use axum::Json;
+use axum::http::{HeaderValue, header};
+use axum::response::{IntoResponse, Response};
+use utoipa::openapi::security::{Http, HttpAuthScheme, SecurityRequirement, SecurityScheme};
+use utoipa::openapi::{Components, InfoBuilder, License, OpenApi, OpenApiBuilder, RefOr, tag::TagBuilder};
+use utoipa::{IntoResponses, PartialSchema, ToSchema};
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+
+use super::api::{ApiEnd, ApiGap, ApiLine};
+use super::problem::{self, Kind};
+use super::{Api, events, health, jobs, logs};
+use crate::dashboard::job::spec::Fault;
+
+/// What every guarded route may refuse a request with.
+const ALWAYS: [Kind; 9] = [
+    Kind::Malformed,
+    Kind::Unauthenticated,
+    Kind::Host,
+    Kind::CrossSite,
+    Kind::BodyTooLarge,
+    Kind::Internal,
+    Kind::Timeout,
+    Kind::StoreDown,
+    Kind::StoreSlow,
+];
+
+/// Names what a route may refuse a request with, beside [`ALWAYS`].
+macro_rules! refusals {
+    ($($(#[$doc:meta])* $name:ident: $($kind:ident),*;)*) => {
+        $(
+            $(#[$doc])*
+            pub(super) struct $name;
+
+            impl IntoResponses for $name {
+                fn responses() -> BTreeMap<String, RefOr<utoipa::openapi::Response>> {
+                    let more: &[Kind] = &[$(Kind::$kind),*];
+                    let kinds = [&ALWAYS[..], more].concat();
+                    problem::described(&kinds)
+                }
+            }
+        )*
+    };
+}
+
+refusals! {
+    /// Refusals of a list.
+    ListRefused: Parameter, Cursor, Streams;
+    /// Refusals of counters.
+    CountRefused: ;
+    /// Refusals of a new job.
+    CreateRefused: Json, Parameter, KeyInFlight, MediaType, Invalid, KeyReused, Full;
+    /// Refusals of one job.
+    GetRefused: NoSuchJob;
+    /// Refusals of an action.
+    ActRefused: NoSuchJob, State, Unsupported, Changed, Refused, RunnerDown, RunnerBusy, Full;
+    /// Refusals of a rerun.
+    RerunRefused: Parameter, NoSuchJob, KeyInFlight, Invalid, KeyReused, Full;
+    /// Refusals of a deletion.
+    DeleteRefused: NoSuchJob, State, Changed, Full;
+    /// Refusals of a log.
+    LogsRefused: Parameter, NoSuchJob, Streams;
+    /// Refusals of events.
+    EventsRefused: Streams;
+}
+
+/// Returns the routes of jobs, which are guarded, and their description.
+pub(super) fn guarded() -> OpenApiRouter<Api> {
+    OpenApiRouter::new()
+        .routes(routes!(jobs::list, jobs::create))
+        .routes(routes!(jobs::counts))
+        .routes(routes!(jobs::get, jobs::delete))
+        .routes(routes!(jobs::cancel))
+        .routes(routes!(jobs::rerun))
+        .routes(routes!(jobs::suspend))
+        .routes(routes!(jobs::resume))
+        .routes(routes!(logs::read))
+        .routes(routes!(events::watch))
+}
+
+/// Returns the routes that everyone may ask, with or without jobs, and their description.
+pub(super) fn open() -> OpenApiRouter<super::App> {
+    OpenApiRouter::new()
+        .routes(routes!(health::healthz))
+        .routes(routes!(health::livez))
+        .routes(routes!(health::readyz))
+        .routes(routes!(health::version))
+}
+
+/// Returns the description of everything that is served.
+pub fn document() -> OpenApi {
+    let mut components = Components::new();
+    let (name, schema) = problem::schema();
+    components.schemas.insert(name, schema);
+    // Parts of streams, which no route names as its body.
+    let mut more = vec![
+        ("Fault".to_owned(), Fault::schema()),
+        ("LogLine".to_owned(), ApiLine::schema()),
+        ("LogGap".to_owned(), ApiGap::schema()),
+        ("LogEnd".to_owned(), ApiEnd::schema()),
+    ];
+    Fault::schemas(&mut more);
+    ApiLine::schemas(&mut more);
+    components.schemas.extend(more);
+    let scheme = |scheme, description: &str| {
+        let mut http = Http::new(scheme);
+        http.description = Some(description.to_owned());
+        SecurityScheme::Http(http)
+    };
+    components.add_security_scheme("token", scheme(HttpAuthScheme::Bearer, "A token of the server's token file."));
+    components.add_security_scheme(
+        "password",
+        scheme(HttpAuthScheme::Basic, "The same token as the password, for browsers. The name is not looked at."),
+    );
+    let info = InfoBuilder::new()
+        .title("job-dashboard")
+        .version(env!("CARGO_PKG_VERSION"))
+        .description(Some(
+            "Create jobs, list them, follow their output, keep their history.\n\n\
+             A server on a loopback address needs no token: whoever reaches it is its user. Every other server wants \
+             one. A job of somebody else does not exist. Every refusal is an `application/problem+json` with a stable \
+             `code`.",
+        ))
+        .license(Some(License::new("Apache-2.0")))
+        .build();
+    let tag = |name: &str, about: &str| TagBuilder::new().name(name).description(Some(about)).build();
+    let mut document = OpenApiBuilder::new()
+        .info(info)
+        .components(Some(components))
+        .security(Some([
+            SecurityRequirement::default(),
+            SecurityRequirement::new("token", [] as [&str; 0]),
+            SecurityRequirement::new("password", [] as [&str; 0]),
+        ]))
+        .tags(Some([
+            tag("jobs", "Jobs and what is done to them"),
+            tag("logs", "The output of jobs"),
+            tag("events", "What happens, as it happens"),
+            tag("health", "Whether the server works"),
+        ]))
+        .build();
+    document.merge(guarded().into_openapi());
+    document.merge(open().into_openapi());
+    document
+}
+
+static JSON: LazyLock<serde_json::Value> =
+    LazyLock::new(|| serde_json::to_value(document()).unwrap_or_default());
+
+/// Sends the description.
+pub(super) async fn json() -> Response {
+    ([(header::CACHE_CONTROL, "no-cache")], Json(&*JSON)).into_response()
+}
+
+/// Sends the page.
+pub(super) async fn docs() -> Response {
+    static PAGE: LazyLock<String> = LazyLock::new(|| page::html(&JSON));
+    let kind = HeaderValue::from_static("text/html; charset=utf-8");
+    ([(header::CONTENT_TYPE, kind)], PAGE.as_str()).into_response()
+}
+
+/// Sends the page's style.
+pub(super) async fn style() -> Response {
+    let kind = HeaderValue::from_static("text/css; charset=utf-8");
+    ([(header::CONTENT_TYPE, kind)], page::STYLE).into_response()
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::Value;
+
+    use super::*;
+
+    fn references<'a>(value: &'a Value, out: &mut Vec<&'a str>) {
+        match value {
+            Value::Object(map) => {
+                for (name, value) in map {
+                    match value {
+                        Value::String(text) if name == "$ref" => out.push(text),
+                        value => references(value, out),
+                    }
+                }
+            }
+            Value::Array(values) => values.iter().for_each(|value| references(value, out)),
+            _ => {}
+        }
+    }
+
+    #[test]
+    fn the_description_is_whole() {
+        let document = &*JSON;
+        assert_eq!(document["openapi"], "3.1.0");
+        let mut all = Vec::new();
+        references(document, &mut all);
+        assert!(all.len() > 20, "{all:?}");
+        for reference in all {
+            let found = document.pointer(reference.trim_start_matches('#'));
+            assert!(found.is_some(), "{reference} leads nowhere");
+        }
+        let paths = document["paths"].as_object().expect("paths");
+        assert!(paths.len() >= 13, "{:?}", paths.keys());
+        let mut ids = std::collections::BTreeSet::new();
+        for (path, item) in paths {
+            for (method, operation) in item.as_object().expect("operations") {
+                let id = operation["operationId"].as_str().expect("an id");
+                assert!(ids.insert(id), "{id} is used twice");
+                let summary = operation["summary"].as_str().unwrap_or_default();
+                assert!(!summary.is_empty() && !summary.ends_with('.'), "{method} {path}: {summary:?}");
+                let guarded = path.starts_with("/jobs") || path == "/events";
+                assert_eq!(operation["responses"].get("401").is_some(), guarded, "{method} {path}");
+            }
+        }
+    }
+
+    #[test]
+    fn the_page_has_every_route_and_every_code_and_nothing_of_elsewhere() {
+        let page = page::html(&JSON);
+        for path in JSON["paths"].as_object().expect("paths").keys() {
+            assert!(page.contains(path), "{path}");
+        }
+        for kind in Kind::ALL {
+            assert!(page.contains(&format!("id=\"{}\"", kind.code())), "{}", kind.code());
+        }
+        for foreign in ["http://", "https://", "<script", " style=", "<style"] {
+            assert!(!page.contains(foreign), "{foreign} is against the page's own policy");
+        }
+    }
+}

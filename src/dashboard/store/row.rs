@@ -1,0 +1,172 @@
+//! Rows and jobs: the same columns in both databases.
+
+use std::collections::BTreeMap;
+
+use anyhow::{Context as _, anyhow};
+use sqlx::{ColumnIndex, Decode, Row, Type};
+
+use super::{NewJob, StoreError};
+use crate::dashboard::job::spec::Spec;
+use crate::dashboard::job::{Change, Job, JobId, State};
+use crate::dashboard::log::Chunk;
+
+/// Says that what is stored cannot be understood.
+pub(super) fn broken(error: impl Into<anyhow::Error>) -> StoreError {
+    StoreError::Broken(error.into())
+}
+
+/// Reads a column by its place.
+pub(super) fn get<'r, R, T>(row: &'r R, place: usize) -> Result<T, StoreError>
+where
+    R: Row,
+    usize: ColumnIndex<R>,
+    T: Decode<'r, R::Database> + Type<R::Database>,
+{
+    row.try_get(place).map_err(broken)
+}
+
+/// Reads a number that is an id.
+pub(super) fn id(number: i64) -> Result<JobId, StoreError> {
+    JobId::from_number(number).ok_or_else(|| broken(anyhow!("{number} is stored as the id of a job")))
+}
+
+/// Reads a number that is never negative.
+pub(super) fn count(number: i64) -> Result<u64, StoreError> {
+    u64::try_from(number).map_err(|_| broken(anyhow!("{number} is stored where nothing negative can be")))
+}
+
+/// Returns the number as which a count is stored.
+pub(super) fn number(count: u64) -> Result<i64, StoreError> {
+    i64::try_from(count).map_err(|_| broken(anyhow!("{count} is more than can be stored")))
+}
+
+/// Reads a state.
+pub(super) fn state(number: i16) -> Result<State, StoreError> {
+    State::from_number(number).ok_or_else(|| broken(anyhow!("{number} is stored as the state of a job")))
+}
+
+/// Reads a job from a row with the columns of [`super::list::columns`].
+pub(super) fn job<'r, R>(row: &'r R) -> Result<Job, StoreError>
+where
+    R: Row,
+    usize: ColumnIndex<R>,
+    i64: Decode<'r, R::Database> + Type<R::Database>,
+    i32: Decode<'r, R::Database> + Type<R::Database>,
+    i16: Decode<'r, R::Database> + Type<R::Database>,
+    bool: Decode<'r, R::Database> + Type<R::Database>,
+    String: Decode<'r, R::Database> + Type<R::Database>,
+{
+    let labels: Option<String> = get(row, 7)?;
+    let labels = labels.map(|labels| serde_json::from_str(&labels)).transpose();
+    let parent: Option<i64> = get(row, 8)?;
+    let attempts: i32 = get(row, 13)?;
+    Ok(Job {
+        id: id(get(row, 0)?)?,
+        name: get(row, 1)?,
+        owner: get(row, 2)?,
+        state: state(get(row, 3)?)?,
+        reason: get(row, 4)?,
+        message: get(row, 5)?,
+        template: get(row, 6)?,
+        labels: labels
+            .context("read the labels of a job")
+            .map_err(broken)?
+            .unwrap_or_default(),
+        parent: parent.map(id).transpose()?,
+        created_ms: get(row, 9)?,
+        started_ms: get(row, 10)?,
+        finished_ms: get(row, 11)?,
+        exit_code: get(row, 12)?,
+        attempts: u32::try_from(attempts).unwrap_or_default(),
+        cancelling: get(row, 14)?,
+        log_complete: get(row, 15)?,
+        version: get(row, 16)?,
+    })
+}
+
+/// Reads a part of a log from `first, lines, bytes, position, data`.
+pub(super) fn chunk<'r, R>(row: &'r R) -> Result<Chunk, StoreError>
+where
+    R: Row,
+    usize: ColumnIndex<R>,
+    i64: Decode<'r, R::Database> + Type<R::Database>,
+    String: Decode<'r, R::Database> + Type<R::Database>,
+    Vec<u8>: Decode<'r, R::Database> + Type<R::Database>,
+{
+    Ok(Chunk {
+        first: count(get(row, 0)?)?,
+        lines: count(get(row, 1)?)?,
+        bytes: count(get(row, 2)?)?,
+        position: get(row, 3)?,
+        data: get(row, 4)?,
+    })
+}
+
+/// Returns the row of a job that is new.
+pub(super) fn fresh(new: &NewJob, id: JobId) -> Job {
+    Job {
+        id,
+        name: new.spec.name.clone(),
+        owner: new.owner.clone(),
+        state: if new.spec.suspend {
+            State::Suspended
+        } else {
+            State::Pending
+        },
+        reason: None,
+        message: None,
+        template: new.template.clone(),
+        labels: new.spec.labels.clone(),
+        parent: new.parent,
+        created_ms: new.created_ms,
+        started_ms: None,
+        finished_ms: None,
+        exit_code: None,
+        attempts: 0,
+        cancelling: false,
+        log_complete: false,
+        version: 1,
+    }
+}
+
+/// Returns labels as they are stored; nothing for none.
+pub(super) fn labels_text(labels: &BTreeMap<String, String>) -> Result<Option<String>, StoreError> {
+    let text = (!labels.is_empty()).then(|| serde_json::to_string(labels));
+    text.transpose().map_err(broken)
+}
+
+/// Returns a spec as it is stored.
+pub(super) fn spec_text(spec: &Spec) -> Result<String, StoreError> {
+    serde_json::to_string(spec).map_err(broken)
+}
+
+/// Reads a spec.
+pub(super) fn spec(text: &str) -> Result<Spec, StoreError> {
+    serde_json::from_str(text)
+        .context("read the spec of a job")
+        .map_err(broken)
+}
+
+/// Returns a job as it is after a change.
+pub(super) fn changed(mut job: Job, change: &Change) -> Job {
+    job.state = change.state.unwrap_or(job.state);
+    if let Some(reason) = &change.reason {
+        job.reason.clone_from(reason);
+    }
+    if let Some(message) = &change.message {
+        job.message.clone_from(message);
+    }
+    job.started_ms = change.started_ms.or(job.started_ms);
+    job.finished_ms = change.finished_ms.or(job.finished_ms);
+    job.exit_code = change.exit_code.or(job.exit_code);
+    job.attempts = change.attempts.unwrap_or(job.attempts);
+    job.cancelling = change.cancelling.unwrap_or(job.cancelling);
+    job.log_complete = change.log_complete.unwrap_or(job.log_complete);
+    job.version += 1;
+    job
+}
+
+/// Returns whether a job needs work.
+pub(super) fn is_open(job: &Job) -> bool {
+    !(job.state.is_final() && job.log_complete)
+}

@@ -1,0 +1,363 @@
+//! SQLite: jobs in one file, for one server.
+//!
+//! There is one connection that writes, because SQLite lets one write at a time, and a few that read beside it (WAL).
+//! A commit is not pushed to the disk at once (`synchronous = NORMAL`): what a killed server had committed is there when
+//! the next one starts, and a machine that lost its power has a database that is whole and may lack the last moments.
+//! One commit is pushed to the disk, and with it all before it: the one that says that a job's log is stored whole,
+//! because after it the runner forgets its own copy.
+
+mod write;
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use anyhow::Context as _;
+use async_trait::async_trait;
+use sqlx::pool::PoolConnection;
+use sqlx::sqlite::{
+    SqliteArguments, SqliteAutoVacuum, SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions,
+    SqliteSynchronous,
+};
+use sqlx::{AssertSqlSafe, Sqlite as Driver};
+use tokio::sync::{Mutex, broadcast};
+
+use super::list::{self, Ask, Bind, Dialect, Reach, Statement, columns};
+use super::row::{self, get};
+use super::{Changed, Counts, Created, Filter, JobStore, NewJob, Page, Scope, StoreError, fault, migration, no_counts};
+use crate::dashboard::job::spec::Spec;
+use crate::dashboard::job::{Change, Job, JobId};
+use crate::dashboard::log::Chunk;
+
+/// How many connections read.
+const READERS: u32 = 4;
+/// How long it is waited for another process that writes.
+const BUSY: Duration = Duration::from_secs(2);
+/// How long a statement may take.
+const STATEMENT: Duration = Duration::from_secs(5);
+/// After how many steps of SQLite's machine the clock is looked at: well under a millisecond.
+const STEPS: i32 = 10_000;
+/// How large the WAL file stays after a burst.
+const WAL_BYTES: u64 = 32 << 20;
+/// How many changes a receiver may be behind.
+const CHANGES: usize = 4096;
+
+/// What can be chosen about an SQLite store.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Settings {
+    /// How large the database may become, in bytes; more is refused with [`StoreError::Full`].
+    pub quota_bytes: Option<u64>,
+}
+
+/// A store in an SQLite file; cheap to clone, all clones are one.
+#[derive(Clone)]
+pub struct Sqlite(Arc<Inner>);
+
+struct Inner {
+    path: PathBuf,
+    readers: SqlitePool,
+    writer: SqlitePool,
+    /// Whose turn it is to write: changes are told in the order in which they are committed.
+    turn: Mutex<Turn>,
+    changes: broadcast::Sender<Changed>,
+}
+
+/// How the connection that writes is left.
+#[derive(Default)]
+struct Turn {
+    /// Its commits are pushed to the disk.
+    durable: bool,
+}
+
+impl Sqlite {
+    /// Opens the database of a file, makes it where there is none, and brings it up to date.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`] where the file cannot be opened, [`StoreError::Broken`] where it is no database of
+    /// this labctl, and as every call.
+    pub async fn open(path: &Path, settings: Settings) -> Result<Self, StoreError> {
+        let options = SqliteConnectOptions::new()
+            .filename(path)
+            .create_if_missing(true)
+            .auto_vacuum(SqliteAutoVacuum::Incremental)
+            .journal_mode(SqliteJournalMode::Wal)
+            .synchronous(SqliteSynchronous::Normal)
+            .busy_timeout(BUSY)
+            .foreign_keys(true)
+            .pragma("journal_size_limit", WAL_BYTES.to_string())
+            .pragma("temp_store", "memory");
+        let limited = match settings.quota_bytes {
+            // A page has 4096 bytes; a database without room for its tables cannot be made.
+            Some(bytes) => options
+                .clone()
+                .pragma("max_page_count", (bytes / 4096).max(64).to_string()),
+            None => options.clone(),
+        };
+        // Connections live as long as the store: there is nothing to heal in a file.
+        let pool = || {
+            SqlitePoolOptions::new()
+                .acquire_timeout(STATEMENT)
+                .idle_timeout(None)
+                .max_lifetime(None)
+                .test_before_acquire(false)
+        };
+        let opened = |error| match fault::sqlite(error) {
+            StoreError::Unavailable(error) => {
+                StoreError::Unavailable(error.context(format!("open the database `{}`", path.display())))
+            }
+            StoreError::Broken(error) => {
+                StoreError::Broken(error.context(format!("`{}` is no database of labctl", path.display())))
+            }
+            other => other,
+        };
+        let writer = pool().max_connections(1).connect_with(limited).await.map_err(opened)?;
+        migrate(path, &writer).await?;
+        let readers = pool()
+            .max_connections(READERS)
+            .connect_with(options.create_if_missing(false).read_only(true))
+            .await
+            .map_err(opened)?;
+        Ok(Self(Arc::new(Inner {
+            path: path.to_owned(),
+            readers,
+            writer,
+            turn: Mutex::default(),
+            changes: broadcast::Sender::new(CHANGES),
+        })))
+    }
+
+    /// Closes the database; what is asked afterwards is answered with [`StoreError::Unavailable`].
+    pub async fn close(&self) {
+        self.0.readers.close().await;
+        // The last connection that closes moves the WAL into the database.
+        self.0.writer.close().await;
+    }
+
+    async fn reader(&self) -> Result<PoolConnection<Driver>, StoreError> {
+        let mut connection = self.0.readers.acquire().await.map_err(fault::sqlite)?;
+        limit(&mut connection).await?;
+        Ok(connection)
+    }
+}
+
+/// Ends what a connection does from now on when its time is over.
+async fn limit(connection: &mut PoolConnection<Driver>) -> Result<(), StoreError> {
+    let deadline = Instant::now() + STATEMENT;
+    let mut handle = connection.lock_handle().await.map_err(fault::sqlite)?;
+    handle.set_progress_handler(STEPS, move || Instant::now() < deadline);
+    Ok(())
+}
+
+/// Brings the database up to date, one process at a time: SQLite has no lock that outlives the transaction of one
+/// migration, so a file beside the database is the lock.
+async fn migrate(path: &Path, writer: &SqlitePool) -> Result<(), StoreError> {
+    let beside = PathBuf::from(format!("{}-migrate", path.display()));
+    let lock = tokio::task::spawn_blocking(move || {
+        let file = std::fs::File::create(&beside).with_context(|| format!("make the lock `{}`", beside.display()))?;
+        file.lock().with_context(|| format!("lock `{}`", beside.display()))?;
+        anyhow::Ok(file)
+    });
+    let lock = lock.await.map_err(row::broken)?.map_err(StoreError::Unavailable)?;
+    let migrated = migration::all("sqlite").map_err(StoreError::Broken)?.run(writer).await;
+    drop(lock);
+    migrated.map_err(|error| fault::migration(error, fault::sqlite))
+}
+
+type Query<'q> = sqlx::query::Query<'q, Driver, SqliteArguments>;
+
+fn query(statement: &Statement) -> Query<'_> {
+    let mut query = sqlx::query(AssertSqlSafe(statement.sql.clone()));
+    for bind in &statement.binds {
+        query = match bind {
+            Bind::Number(number) => query.bind(*number),
+            Bind::State(number) => query.bind(*number),
+            Bind::Text(text) => query.bind(text.clone()),
+            // Only PostgreSQL is asked for lists of numbers.
+            Bind::Numbers(_) => query.bind(None::<i64>),
+        };
+    }
+    query
+}
+
+struct Reader(PoolConnection<Driver>);
+
+#[async_trait]
+impl Ask for Reader {
+    const DIALECT: Dialect = Dialect::Sqlite;
+
+    async fn jobs(&mut self, statement: Statement) -> Result<Vec<Job>, StoreError> {
+        let rows = query(&statement).fetch_all(&mut *self.0).await.map_err(fault::sqlite)?;
+        rows.iter().map(row::job).collect()
+    }
+
+    async fn reach(&mut self, statement: Statement) -> Result<Reach, StoreError> {
+        let row = query(&statement).fetch_one(&mut *self.0).await.map_err(fault::sqlite)?;
+        Ok(Reach {
+            oldest: get(&row, 0)?,
+            ids: get(&row, 1)?,
+        })
+    }
+}
+
+/// Waits for work that goes on also where the caller does not wait for it.
+async fn settled<T: Send + 'static>(
+    work: impl Future<Output = Result<T, StoreError>> + Send + 'static,
+) -> Result<T, StoreError> {
+    // A request that is given up between a commit and the telling of it would leave viewers with what is not true.
+    tokio::spawn(work)
+        .await
+        .context("the server stops")
+        .map_err(StoreError::Unavailable)?
+}
+
+#[async_trait]
+impl JobStore for Sqlite {
+    fn name(&self) -> String {
+        format!("SQLite, {}", self.0.path.display())
+    }
+
+    async fn ping(&self) -> Result<(), StoreError> {
+        let mut reader = self.reader().await?;
+        sqlx::query("SELECT 1 FROM leases LIMIT 1")
+            .fetch_optional(&mut *reader)
+            .await
+            .map_err(fault::sqlite)?;
+        Ok(())
+    }
+
+    async fn newest(&self) -> Result<Option<JobId>, StoreError> {
+        let mut reader = self.reader().await?;
+        let row = sqlx::query("SELECT max(id) FROM jobs")
+            .fetch_one(&mut *reader)
+            .await
+            .map_err(fault::sqlite)?;
+        get::<_, Option<i64>>(&row, 0)?.map(row::id).transpose()
+    }
+
+    async fn create(&self, job: NewJob) -> Result<Created, StoreError> {
+        let store = self.clone();
+        settled(async move { store.write_new(job).await }).await
+    }
+
+    async fn job(&self, id: JobId, scope: &Scope) -> Result<Option<Job>, StoreError> {
+        let mut reader = self.reader().await?;
+        let owner = match scope {
+            Scope::All => None,
+            Scope::Owner(owner) => Some(owner),
+        };
+        let sql = concat!(
+            "SELECT ",
+            columns!("jobs"),
+            " FROM jobs WHERE id = ?1 AND (?2 IS NULL OR owner = ?2)"
+        );
+        let row = sqlx::query(sql)
+            .bind(id.number())
+            .bind(owner)
+            .fetch_optional(&mut *reader)
+            .await;
+        row.map_err(fault::sqlite)?.as_ref().map(row::job).transpose()
+    }
+
+    async fn spec(&self, id: JobId) -> Result<Option<Spec>, StoreError> {
+        let mut reader = self.reader().await?;
+        let row = sqlx::query("SELECT spec FROM job_specs WHERE id = ?")
+            .bind(id.number())
+            .fetch_optional(&mut *reader)
+            .await
+            .map_err(fault::sqlite)?;
+        row.map(|row| row::spec(&get::<_, String>(&row, 0)?)).transpose()
+    }
+
+    async fn list(&self, scope: &Scope, filter: &Filter, page: Page) -> Result<Vec<Job>, StoreError> {
+        list::page(&mut Reader(self.reader().await?), scope, filter, page).await
+    }
+
+    async fn counts(&self, scope: &Scope) -> Result<Counts, StoreError> {
+        let mut reader = self.reader().await?;
+        let query = match scope {
+            Scope::All => sqlx::query("SELECT state, n FROM job_totals"),
+            Scope::Owner(owner) => sqlx::query("SELECT state, n FROM job_counts WHERE owner = ?").bind(owner),
+        };
+        let mut counts = no_counts();
+        for row in query.fetch_all(&mut *reader).await.map_err(fault::sqlite)? {
+            counts.insert(row::state(get(&row, 0)?)?, get(&row, 1)?);
+        }
+        Ok(counts)
+    }
+
+    async fn change(&self, id: JobId, version: i64, change: &Change) -> Result<Option<Job>, StoreError> {
+        let (store, change) = (self.clone(), change.clone());
+        settled(async move { store.write_change(id, version, change).await }).await
+    }
+
+    async fn unfinished(&self, after: Option<JobId>, limit: u32) -> Result<Vec<Job>, StoreError> {
+        let mut reader = self.reader().await?;
+        let sql = concat!(
+            "SELECT ",
+            columns!("jobs"),
+            " FROM jobs INDEXED BY jobs_open WHERE open = 1 AND id > ? ORDER BY id LIMIT ?"
+        );
+        let query = sqlx::query(sql).bind(after.map_or(-1, JobId::number)).bind(limit);
+        let rows = query.fetch_all(&mut *reader).await.map_err(fault::sqlite)?;
+        rows.iter().map(row::job).collect()
+    }
+
+    async fn delete(&self, id: JobId, scope: &Scope) -> Result<bool, StoreError> {
+        let (store, scope) = (self.clone(), scope.clone());
+        settled(async move { store.write_delete(id, scope).await }).await
+    }
+
+    async fn expired(&self, ended_before_ms: i64, limit: u32) -> Result<Vec<Job>, StoreError> {
+        let mut reader = self.reader().await?;
+        let sql = concat!(
+            "SELECT ",
+            columns!("jobs"),
+            " FROM jobs INDEXED BY jobs_finished WHERE finished_ms < ? ORDER BY finished_ms, id LIMIT ?"
+        );
+        let query = sqlx::query(sql).bind(ended_before_ms).bind(limit);
+        let rows = query.fetch_all(&mut *reader).await.map_err(fault::sqlite)?;
+        rows.iter().map(row::job).collect()
+    }
+
+    async fn append_log(&self, id: JobId, chunk: &Chunk) -> Result<(), StoreError> {
+        let (store, chunk) = (self.clone(), chunk.clone());
+        settled(async move { store.write_log(id, chunk).await }).await
+    }
+
+    async fn log(&self, id: JobId, from: u64, limit: u32) -> Result<Vec<Chunk>, StoreError> {
+        let mut reader = self.reader().await?;
+        let query = sqlx::query(
+            "SELECT first, lines, bytes, position, data FROM log_parts WHERE job = ?1 AND first >= coalesce(
+                (SELECT p.first FROM log_parts p WHERE p.job = ?1 AND p.first <= ?2 ORDER BY p.first DESC LIMIT 1), 0)
+             AND first + lines > ?2 ORDER BY first LIMIT ?3",
+        );
+        let query = query.bind(id.number()).bind(row::number(from)?).bind(limit);
+        let rows = query.fetch_all(&mut *reader).await.map_err(fault::sqlite)?;
+        rows.iter().map(row::chunk).collect()
+    }
+
+    async fn log_end(&self, id: JobId) -> Result<Option<Chunk>, StoreError> {
+        let mut reader = self.reader().await?;
+        let sql = "SELECT first, lines, bytes, position, data FROM log_parts WHERE job = ? ORDER BY first DESC LIMIT 1";
+        let row = sqlx::query(sql).bind(id.number()).fetch_optional(&mut *reader).await;
+        row.map_err(fault::sqlite)?.as_ref().map(row::chunk).transpose()
+    }
+
+    async fn log_bytes(&self) -> Result<u64, StoreError> {
+        let mut reader = self.reader().await?;
+        let row = sqlx::query("SELECT bytes FROM log_total")
+            .fetch_one(&mut *reader)
+            .await
+            .map_err(fault::sqlite)?;
+        row::count(get(&row, 0)?)
+    }
+
+    async fn lease(&self, name: &str, holder: &str, ttl: Duration) -> Result<bool, StoreError> {
+        let (store, name, holder) = (self.clone(), name.to_owned(), holder.to_owned());
+        settled(async move { store.write_lease(name, holder, ttl).await }).await
+    }
+
+    fn changes(&self) -> broadcast::Receiver<Changed> {
+        self.0.changes.subscribe()
+    }
+}

@@ -1,0 +1,340 @@
+//! What changes the database: one after the other, each in a transaction of its own.
+
+use std::time::Duration;
+
+use sqlx::{Executor as _, Sqlite as Driver, SqliteConnection, Transaction};
+use tokio::sync::MutexGuard;
+
+use super::{STATEMENT, Sqlite, Turn, fault, limit};
+use crate::dashboard::job::{Change, Job, JobId, State};
+use crate::dashboard::log::Chunk;
+use crate::dashboard::store::list::columns;
+use crate::dashboard::store::row::{self, get};
+use crate::dashboard::store::{Changed, Created, ID_TRIES, Key, NewJob, Scope, StoreError, gram};
+
+/// From how many free pages on a file is made smaller; fewer are soon needed again.
+const FREE_PAGES: i64 = 256;
+/// How many pages are given back at once, so that others need not wait long for their turn.
+const VACUUM_PAGES: &str = "PRAGMA incremental_vacuum(1024)";
+
+/// A transaction and the turn to write; undone where it is dropped before it is committed.
+struct Write<'a> {
+    _turn: MutexGuard<'a, Turn>,
+    transaction: Transaction<'static, Driver>,
+}
+
+impl Sqlite {
+    async fn turn(&self) -> Result<MutexGuard<'_, Turn>, StoreError> {
+        fault::late(
+            tokio::time::timeout(STATEMENT, self.0.turn.lock()).await,
+            "waiting for the turn to write",
+        )
+    }
+
+    /// Begins a transaction; a durable one is on the disk, with all before it, when it is committed.
+    async fn begin(&self, durable: bool) -> Result<Write<'_>, StoreError> {
+        let mut turn = self.turn().await?;
+        let mut connection = self.0.writer.acquire().await.map_err(fault::sqlite)?;
+        limit(&mut connection).await?;
+        if turn.durable != durable {
+            let pragma = if durable {
+                "PRAGMA synchronous = FULL"
+            } else {
+                "PRAGMA synchronous = NORMAL"
+            };
+            connection.execute(pragma).await.map_err(fault::sqlite)?;
+            turn.durable = durable;
+        }
+        drop(connection);
+        // The lock is taken at the beginning: a transaction that reads first could find that it may not write.
+        let transaction = self
+            .0
+            .writer
+            .begin_with("BEGIN IMMEDIATE")
+            .await
+            .map_err(fault::sqlite)?;
+        Ok(Write {
+            _turn: turn,
+            transaction,
+        })
+    }
+
+    pub(super) async fn write_new(&self, new: NewJob) -> Result<Created, StoreError> {
+        let mut write = self.begin(false).await?;
+        let connection = &mut *write.transaction;
+        if let Some(key) = &new.key
+            && let Some(job) = replayed(connection, &new.owner, key).await?
+        {
+            return Ok(Created::Replayed(job));
+        }
+        let mut id = new.id;
+        let mut tries = 0;
+        while !insert(connection, &row::fresh(&new, id)).await? {
+            // Another server made the same id in the same millisecond.
+            tries += 1;
+            if tries > ID_TRIES {
+                return Err(row::broken(anyhow::anyhow!("every id from {} on is taken", new.id)));
+            }
+            id = JobId::after(Some(id), new.created_ms, 0);
+        }
+        let job = row::fresh(&new, id);
+        let number = id.number();
+        run(
+            connection,
+            sqlx::query("INSERT INTO job_specs (id, spec) VALUES (?, ?)")
+                .bind(number)
+                .bind(row::spec_text(&new.spec)?),
+        )
+        .await?;
+        let grams: Vec<String> = gram::of_name(&job.name).into_iter().map(gram::Gram::text).collect();
+        run(
+            connection,
+            sqlx::query("INSERT INTO job_names (rowid, grams) VALUES (?, ?)")
+                .bind(number)
+                .bind(grams.join(" ")),
+        )
+        .await?;
+        for (name, value) in &job.labels {
+            let sql = "INSERT INTO job_labels (name, value, id) VALUES (?, ?, ?)";
+            run(connection, sqlx::query(sql).bind(name).bind(value).bind(number)).await?;
+        }
+        if let Some(key) = &new.key {
+            let sql = "INSERT INTO job_keys (owner, key, body, id) VALUES (?, ?, ?, ?)";
+            let query = sqlx::query(sql)
+                .bind(&job.owner)
+                .bind(&key.key)
+                .bind(key.body.to_vec())
+                .bind(number);
+            run(connection, query).await?;
+        }
+        count(connection, &job.owner, job.state, 1).await?;
+        self.commit(write, Some(Changed::Job(job.clone()))).await?;
+        Ok(Created::New(job))
+    }
+
+    pub(super) async fn write_change(
+        &self,
+        id: JobId,
+        version: i64,
+        change: Change,
+    ) -> Result<Option<Job>, StoreError> {
+        // After this one the runner forgets its own copy of the log.
+        let durable = change.log_complete == Some(true);
+        let mut write = self.begin(durable).await?;
+        let connection = &mut *write.transaction;
+        let Some(before) = row_of(connection, id).await?.filter(|job| job.version == version) else {
+            return Ok(None);
+        };
+        if change.is_empty() {
+            return Ok(Some(before));
+        }
+        let (state, owner) = (before.state, before.owner.clone());
+        let job = row::changed(before, &change);
+        let query = sqlx::query(
+            "UPDATE jobs SET state = ?, reason = ?, message = ?, started_ms = ?, finished_ms = ?, exit_code = ?,
+                attempts = ?, cancelling = ?, log_complete = ?, open = ?, version = ? WHERE id = ?",
+        );
+        let query = query
+            .bind(job.state.number())
+            .bind(job.reason.as_deref())
+            .bind(job.message.as_deref())
+            .bind(job.started_ms)
+            .bind(job.finished_ms)
+            .bind(job.exit_code)
+            .bind(job.attempts)
+            .bind(job.cancelling)
+            .bind(job.log_complete)
+            .bind(row::is_open(&job))
+            .bind(job.version)
+            .bind(id.number());
+        run(connection, query).await?;
+        if job.state != state {
+            count(connection, &owner, state, -1).await?;
+            count(connection, &owner, job.state, 1).await?;
+        }
+        self.commit(write, Some(Changed::Job(job.clone()))).await?;
+        Ok(Some(job))
+    }
+
+    pub(super) async fn write_delete(&self, id: JobId, scope: Scope) -> Result<bool, StoreError> {
+        let mut write = self.begin(false).await?;
+        let connection = &mut *write.transaction;
+        let job = row_of(connection, id).await?;
+        let mine = |job: &Job| match &scope {
+            Scope::All => true,
+            Scope::Owner(owner) => *owner == job.owner,
+        };
+        let Some(job) = job.filter(|job| job.state.is_final() && mine(job)) else {
+            return Ok(false);
+        };
+        let number = id.number();
+        for (name, value) in &job.labels {
+            let sql = "DELETE FROM job_labels WHERE name = ? AND value = ? AND id = ?";
+            run(connection, sqlx::query(sql).bind(name).bind(value).bind(number)).await?;
+        }
+        run(
+            connection,
+            sqlx::query("DELETE FROM job_names WHERE rowid = ?").bind(number),
+        )
+        .await?;
+        let sql = "UPDATE log_total SET bytes = bytes
+            - coalesce((SELECT sum(length(data)) FROM log_parts WHERE job = ?), 0)";
+        run(connection, sqlx::query(sql).bind(number)).await?;
+        // The spec, the log and the idempotency key go with it.
+        run(connection, sqlx::query("DELETE FROM jobs WHERE id = ?").bind(number)).await?;
+        count(connection, &job.owner, job.state, -1).await?;
+        self.commit(write, Some(Changed::Deleted { id, owner: job.owner }))
+            .await?;
+        let store = self.clone();
+        tokio::spawn(async move {
+            if let Err(error) = store.give_back().await {
+                tracing::warn!(error = ?anyhow::Error::new(error), "free pages of the database could not be given back");
+            }
+        });
+        Ok(true)
+    }
+
+    pub(super) async fn write_log(&self, id: JobId, chunk: Chunk) -> Result<(), StoreError> {
+        let mut write = self.begin(false).await?;
+        let connection = &mut *write.transaction;
+        let (number, first) = (id.number(), row::number(chunk.first)?);
+        let stored = sqlx::query(
+            "SELECT lines, length(data) FROM log_parts WHERE job = ?1 AND first = ?2
+             UNION ALL SELECT -1, 0 FROM jobs WHERE id = ?1 ORDER BY 1 DESC LIMIT 1",
+        );
+        let stored = stored.bind(number).bind(first).fetch_optional(&mut *connection).await;
+        // The job was deleted: its log has no place any more.
+        let Some(stored) = stored.map_err(fault::sqlite)? else {
+            return Ok(());
+        };
+        let lines = row::number(chunk.lines)?;
+        // The same part again; or the longer one of two that begin alike, from two servers that read at once.
+        if get::<_, i64>(&stored, 0)? >= lines {
+            return Ok(());
+        }
+        let grown = i64::try_from(chunk.data.len()).unwrap_or(i64::MAX) - get::<_, i64>(&stored, 1)?;
+        let query = sqlx::query(
+            "INSERT INTO log_parts (job, first, lines, bytes, position, data) VALUES (?, ?, ?, ?, ?, ?)
+             ON CONFLICT (job, first) DO UPDATE SET lines = excluded.lines, bytes = excluded.bytes,
+                position = excluded.position, data = excluded.data",
+        );
+        let query = query
+            .bind(number)
+            .bind(first)
+            .bind(lines)
+            .bind(row::number(chunk.bytes)?)
+            .bind(chunk.position)
+            .bind(chunk.data);
+        run(connection, query).await?;
+        run(
+            connection,
+            sqlx::query("UPDATE log_total SET bytes = bytes + ?").bind(grown),
+        )
+        .await?;
+        self.commit(write, None).await
+    }
+
+    pub(super) async fn write_lease(&self, name: String, holder: String, ttl: Duration) -> Result<bool, StoreError> {
+        let mut write = self.begin(false).await?;
+        let ttl = i64::try_from(ttl.as_millis()).unwrap_or(i64::MAX / 4);
+        // A lease that has more time left than it was given comes from before the clock was put back.
+        let query = sqlx::query(
+            "INSERT INTO leases (name, holder, ttl_ms, until_ms)
+             VALUES (?1, ?2, ?3, CAST(unixepoch('subsec') * 1000 AS INTEGER) + ?3)
+             ON CONFLICT (name) DO UPDATE
+             SET holder = excluded.holder, ttl_ms = excluded.ttl_ms, until_ms = excluded.until_ms
+             WHERE leases.holder = excluded.holder
+                OR leases.until_ms NOT BETWEEN excluded.until_ms - ?3 + 1 AND excluded.until_ms - ?3 + leases.ttl_ms",
+        );
+        let query = query.bind(name).bind(holder).bind(ttl);
+        let taken = query
+            .execute(&mut *write.transaction)
+            .await
+            .map_err(fault::sqlite)?
+            .rows_affected()
+            > 0;
+        self.commit(write, None).await?;
+        Ok(taken)
+    }
+
+    async fn commit(&self, write: Write<'_>, changed: Option<Changed>) -> Result<(), StoreError> {
+        write.transaction.commit().await.map_err(fault::sqlite)?;
+        if let Some(changed) = changed {
+            // Nobody may be listening.
+            _ = self.0.changes.send(changed);
+        }
+        Ok(())
+    }
+
+    /// Gives free pages back to the file system.
+    async fn give_back(&self) -> Result<(), StoreError> {
+        loop {
+            let _turn = self.turn().await?;
+            let mut connection = self.0.writer.acquire().await.map_err(fault::sqlite)?;
+            limit(&mut connection).await?;
+            let row = sqlx::query("PRAGMA freelist_count")
+                .fetch_one(&mut *connection)
+                .await
+                .map_err(fault::sqlite)?;
+            if get::<_, i64>(&row, 0)? <= FREE_PAGES {
+                return Ok(());
+            }
+            sqlx::query(VACUUM_PAGES)
+                .execute(&mut *connection)
+                .await
+                .map_err(fault::sqlite)?;
+        }
+    }
+}
+
+async fn run(connection: &mut SqliteConnection, query: super::Query<'_>) -> Result<(), StoreError> {
+    query.execute(connection).await.map_err(fault::sqlite)?;
+    Ok(())
+}
+
+async fn row_of(connection: &mut SqliteConnection, id: JobId) -> Result<Option<Job>, StoreError> {
+    let sql = concat!("SELECT ", columns!("jobs"), " FROM jobs WHERE id = ?");
+    let row = sqlx::query(sql).bind(id.number()).fetch_optional(connection).await;
+    row.map_err(fault::sqlite)?.as_ref().map(row::job).transpose()
+}
+
+/// Returns the job that a key was used for.
+async fn replayed(connection: &mut SqliteConnection, owner: &str, key: &Key) -> Result<Option<Job>, StoreError> {
+    let query = sqlx::query("SELECT id, body FROM job_keys WHERE owner = ? AND key = ?")
+        .bind(owner)
+        .bind(&key.key);
+    let Some(known) = query.fetch_optional(&mut *connection).await.map_err(fault::sqlite)? else {
+        return Ok(None);
+    };
+    if get::<_, Vec<u8>>(&known, 1)? != key.body {
+        return Err(StoreError::KeyReused);
+    }
+    row_of(connection, row::id(get(&known, 0)?)?).await
+}
+
+/// Writes a job's row; says whether its id was free.
+async fn insert(connection: &mut SqliteConnection, job: &Job) -> Result<bool, StoreError> {
+    let query = sqlx::query(
+        "INSERT INTO jobs (id, name, owner, state, template, labels, parent, created_ms)
+         VALUES (?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (id) DO NOTHING",
+    );
+    let query = query
+        .bind(job.id.number())
+        .bind(&job.name)
+        .bind(&job.owner)
+        .bind(job.state.number())
+        .bind(job.template.as_deref())
+        .bind(row::labels_text(&job.labels)?)
+        .bind(job.parent.map(JobId::number))
+        .bind(job.created_ms);
+    Ok(query.execute(connection).await.map_err(fault::sqlite)?.rows_affected() > 0)
+}
+
+/// Adds to the counters.
+async fn count(connection: &mut SqliteConnection, owner: &str, state: State, by: i64) -> Result<(), StoreError> {
+    let sql = "INSERT INTO job_counts (owner, state, n) VALUES (?, ?, ?)
+        ON CONFLICT (owner, state) DO UPDATE SET n = n + excluded.n";
+    run(connection, sqlx::query(sql).bind(owner).bind(state.number()).bind(by)).await?;
+    let sql = "INSERT INTO job_totals (state, n) VALUES (?, ?) ON CONFLICT (state) DO UPDATE SET n = n + excluded.n";
+    run(connection, sqlx::query(sql).bind(state.number()).bind(by)).await
+}
