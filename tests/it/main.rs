@@ -9,4 +9,5 @@ mod doctor;
 mod generated;
 mod harness;
 mod jobs;
+mod process;
 mod serve;

@@ -269,7 +269,12 @@ impl Keeper {
             }
         }
         Ok(status.map_or_else(
-            || Ended::Refused(Refusal { message: "the program's end was missed".to_owned(), code: 126 }),
+            || {
+                Ended::Refused(Refusal {
+                    message: "the program's end was missed".to_owned(),
+                    code: 126,
+                })
+            },
             Ended::Status,
         ))
     }
@@ -280,7 +285,10 @@ impl Keeper {
             fresh(&dir, self.record.attempts)?;
         }
         let (mut ours, theirs) = UnixStream::pair().context("make a socket")?;
-        #[expect(clippy::disallowed_methods, reason = "a keeper waits for every process below it itself")]
+        #[expect(
+            clippy::disallowed_methods,
+            reason = "a keeper waits for every process below it itself"
+        )]
         let mut command = std::process::Command::new(own_program()?);
         command
             .arg0("labctl")
@@ -338,7 +346,9 @@ impl Keeper {
             self.record.output += kept as u64;
             let head = self.head(source.stream);
             let output = &mut self.output;
-            source.cutter.push(&source.buffer[..kept], |line, partial| output.line(head, partial, &line));
+            source.cutter.push(&source.buffer[..kept], |line, partial| {
+                output.line(head, partial, &line)
+            });
             self.write()?;
         }
         if read > kept {
@@ -446,7 +456,10 @@ impl Keeper {
             ),
             Why::Memory => (
                 reason::MEMORY,
-                Some(format!("it used more than the {} MiB of memory of its limit", limits.memory_mib)),
+                Some(format!(
+                    "it used more than the {} MiB of memory of its limit",
+                    limits.memory_mib
+                )),
             ),
             Why::Processes => (
                 reason::PROCESSES,
@@ -454,7 +467,10 @@ impl Keeper {
             ),
             Why::Output => (
                 reason::OUTPUT,
-                Some(format!("it wrote more than the {} MiB of output of its limit", limits.output_mib)),
+                Some(format!(
+                    "it wrote more than the {} MiB of output of its limit",
+                    limits.output_mib
+                )),
             ),
             Why::OutputLost(error) => (
                 reason::OUTPUT_LOST,
@@ -487,18 +503,25 @@ impl Keeper {
         }
         self.record.failures += 1;
         let (reason, how) = match signal {
-            Some(signal) if signal == Signal::XCPU.as_raw() => {
+            // A shell says so of a program that it ran.
+            _ if code == Some(128 + Signal::XCPU.as_raw()) => {
                 (reason::CPU, "used up the processor time of its limit".to_owned())
             }
             Some(signal) => (reason::SIGNAL, format!("was ended by signal {}", signal_name(signal))),
-            None => (reason::EXIT_CODE, format!("ended with exit code {}", code.unwrap_or(-1))),
+            None => (
+                reason::EXIT_CODE,
+                format!("ended with exit code {}", code.unwrap_or(-1)),
+            ),
         };
         let Record { attempts, failures, .. } = self.record;
         if failures > self.instructions.retries {
             let (reason, message) = if failures == 1 {
                 (reason, format!("the program {how}"))
             } else {
-                (reason::RETRIES, format!("{failures} attempts failed; the last one {how}"))
+                (
+                    reason::RETRIES,
+                    format!("{failures} attempts failed; the last one {how}"),
+                )
             };
             self.finish(Life::Failed, Some(reason.to_owned()), Some(message))?;
             return Ok(None);
