@@ -6,4 +6,6 @@ mod chart;
 mod cli;
 mod doctor;
 mod harness;
+mod postgres;
 mod serve;
+mod store;

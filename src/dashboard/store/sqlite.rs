@@ -19,7 +19,7 @@ use sqlx::sqlite::{
     SqliteArguments, SqliteAutoVacuum, SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions,
     SqliteSynchronous,
 };
-use sqlx::{AssertSqlSafe, Sqlite as Driver};
+use sqlx::{AssertSqlSafe, ConnectOptions as _, Sqlite as Driver};
 use tokio::sync::{Mutex, broadcast};
 
 use super::list::{self, Ask, Bind, Dialect, Reach, Statement, columns};
@@ -85,7 +85,8 @@ impl Sqlite {
             .busy_timeout(BUSY)
             .foreign_keys(true)
             .pragma("journal_size_limit", WAL_BYTES.to_string())
-            .pragma("temp_store", "memory");
+            .pragma("temp_store", "memory")
+            .disable_statement_logging();
         let limited = match settings.quota_bytes {
             // A page has 4096 bytes; a database without room for its tables cannot be made.
             Some(bytes) => options
@@ -359,5 +360,77 @@ impl JobStore for Sqlite {
 
     fn changes(&self) -> broadcast::Receiver<Changed> {
         self.0.changes.subscribe()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use sqlx::Row as _;
+
+    use super::*;
+    use crate::dashboard::job::State;
+
+    #[tokio::test]
+    async fn every_list_walks_along_an_index_in_order() {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let store = Sqlite::open(&dir.path().join("jobs.db"), Settings::default())
+            .await
+            .expect("opened");
+        let mut reader = store.reader().await.expect("a connection");
+        let mut seen = 0;
+        for bits in 0..64_u32 {
+            let filter = Filter {
+                states: match bits & 3 {
+                    0 => vec![],
+                    1 => vec![State::Failed],
+                    _ => vec![State::Failed, State::Running, State::Pending],
+                },
+                owner: (bits & 4 > 0).then(|| "ada".to_owned()),
+                labels: if bits & 8 > 0 {
+                    [("a".into(), "b".into()), ("c".into(), "d".into())].into()
+                } else {
+                    [].into()
+                },
+                text: (bits & 16 > 0).then(|| "night".to_owned()),
+                template: (bits & 32 > 0).then(|| "etl".to_owned()),
+                ..Filter::default()
+            };
+            for statement in list::statements(Dialect::Sqlite, &Scope::All, &filter) {
+                let explained = Statement {
+                    sql: format!("EXPLAIN QUERY PLAN {}", statement.sql),
+                    ..statement
+                };
+                let rows = query(&explained).fetch_all(&mut *reader).await.expect("a plan");
+                let plan: Vec<String> = rows.iter().map(|row| row.get(3)).collect();
+                let plan = plan.join("\n");
+                // `d` is the walk itself, which is limited; FTS5 is asked as a virtual table.
+                let scans = plan
+                    .lines()
+                    .filter(|line| line.contains("SCAN") && !line.contains("VIRTUAL TABLE"));
+                let tables: Vec<&str> = scans.filter(|line| line.contains("job")).collect();
+                assert!(
+                    tables.is_empty() && !plan.contains("TEMP B-TREE"),
+                    "{}\n{plan}",
+                    explained.sql
+                );
+                assert!(plan.contains("SEARCH") || plan.contains("VIRTUAL TABLE"), "{plan}");
+                seen += 1;
+            }
+        }
+        assert!(seen > 500, "{seen} statements");
+        for sql in [
+            "SELECT max(id) FROM jobs",
+            "SELECT id FROM jobs INDEXED BY jobs_open WHERE open = 1 AND id > ? ORDER BY id LIMIT ?",
+            "SELECT id FROM jobs INDEXED BY jobs_finished WHERE finished_ms < ? ORDER BY finished_ms, id LIMIT ?",
+            "DELETE FROM jobs WHERE id = ?",
+        ] {
+            let explained = Statement {
+                sql: format!("EXPLAIN QUERY PLAN {sql}"),
+                binds: Vec::new(),
+            };
+            let rows = query(&explained).fetch_all(&mut *reader).await.expect("a plan");
+            let plan: Vec<String> = rows.iter().map(|row| row.get(3)).collect();
+            assert!(plan.iter().all(|step| step.contains("SEARCH")), "{sql}: {plan:?}");
+        }
     }
 }

@@ -223,7 +223,7 @@ impl Sqlite {
             .bind(first)
             .bind(lines)
             .bind(row::number(chunk.bytes)?)
-            .bind(chunk.position)
+            .bind(row::clean(&chunk.position))
             .bind(chunk.data);
         run(connection, query).await?;
         run(
