@@ -57,6 +57,7 @@ struct Inner {
     path: PathBuf,
     readers: SqlitePool,
     writer: SqlitePool,
+    quota_pages: Option<u64>,
     /// Whose turn it is to write: changes are told in the order in which they are committed.
     turn: Mutex<Turn>,
     changes: broadcast::Sender<Changed>,
@@ -67,6 +68,8 @@ struct Inner {
 struct Turn {
     /// Its commits are pushed to the disk.
     durable: bool,
+    /// It may exceed the quota: what makes room must not fail for want of it.
+    over_quota: bool,
 }
 
 impl Sqlite {
@@ -88,10 +91,10 @@ impl Sqlite {
             .disable_statement_logging();
         // This one writes, so a connection that only reads cannot be told it.
         let vacuumed = options.clone().auto_vacuum(SqliteAutoVacuum::Incremental);
-        let limited = match settings.quota_bytes {
-            // A page has 4096 bytes; a database without room for its tables cannot be made.
-            Some(bytes) => vacuumed
-                .pragma("max_page_count", (bytes / 4096).max(64).to_string()),
+        // A page has 4096 bytes; a database without room for its tables cannot be made.
+        let quota_pages = settings.quota_bytes.map(|bytes| (bytes / 4096).max(64));
+        let limited = match quota_pages {
+            Some(pages) => vacuumed.pragma("max_page_count", pages.to_string()),
             None => vacuumed,
         };
         // Connections live as long as the store: there is nothing to heal in a file.
@@ -122,6 +125,7 @@ impl Sqlite {
             path: path.to_owned(),
             readers,
             writer,
+            quota_pages,
             turn: Mutex::default(),
             changes: broadcast::Sender::new(CHANGES),
         })))
