@@ -366,6 +366,10 @@ impl<'a> Maker<'a> {
             self.ids(ids);
             self.push(") d WHERE true");
         } else {
+            // Where SQLite can put the walk and the rows into one loop, it comes out in order and ends when it may; a
+            // limit within would keep it from that. Several states it merges only where there is one.
+            let merges = self.lead == Lead::OwnerState && self.wanted.states.len() > 1;
+            let ids = ids.filter(|_| self.dialect == Dialect::Postgres || merges);
             self.push(columns!("j"));
             self.push(" FROM (");
             self.ids(ids);
@@ -445,26 +449,36 @@ impl<'a> Maker<'a> {
         } else {
             "jobs_state"
         };
-        let several = wanted.states.len() > 1;
-        // Each state is ordered by itself; the database merges them.
-        for (place, state) in wanted.states.iter().enumerate() {
+        let arms: Vec<Vec<(&str, Bind)>> = wanted
+            .states
+            .iter()
+            .map(|state| {
+                owner
+                    .iter()
+                    .cloned()
+                    .chain([("state", Bind::State(state.number()))])
+                    .collect()
+            })
+            .collect();
+        if let [equal] = &arms[..] {
+            return self.walk("jobs", index, equal, limit);
+        }
+        // Each state is ordered by itself, and the database merges them: SQLite where all are told to be ordered at their
+        // end alone, PostgreSQL where each is.
+        for (place, equal) in arms.iter().enumerate() {
             self.push(if place > 0 { " UNION ALL " } else { "" });
-            if several {
-                self.push("SELECT ");
-                self.push(if self.whole { columns!("a") } else { "a.id" });
-                self.push(" FROM (");
+            if self.dialect == Dialect::Sqlite {
+                self.entries("jobs", index, equal);
+                continue;
             }
-            let state = ("state", Bind::State(state.number()));
-            let equal: Vec<(&str, Bind)> = owner.iter().cloned().chain([state]).collect();
-            self.walk("jobs", index, &equal, limit);
-            if several {
-                self.push(") a");
-            }
+            self.push("SELECT ");
+            self.push(if self.whole { columns!("a") } else { "a.id" });
+            self.push(" FROM (");
+            self.walk("jobs", index, equal, limit);
+            self.push(") a");
         }
-        if several {
-            self.push(" ORDER BY id DESC");
-            self.limit(limit);
-        }
+        self.push(" ORDER BY id DESC");
+        self.limit(limit);
     }
 
     fn text(&mut self, limit: Option<i64>) {
@@ -497,6 +511,13 @@ impl<'a> Maker<'a> {
 
     /// Writes a walk along an index whose columns have these values.
     fn walk(&mut self, table: &str, index: &str, equal: &[(&str, Bind)], limit: Option<i64>) {
+        self.entries(table, index, equal);
+        self.push(" ORDER BY id DESC");
+        self.limit(limit);
+    }
+
+    /// Writes the entries of an index whose columns have these values.
+    fn entries(&mut self, table: &str, index: &str, equal: &[(&str, Bind)]) {
         self.push("SELECT ");
         self.push(if self.whole { columns!("jobs") } else { "id" });
         self.push(" FROM ");
@@ -515,8 +536,6 @@ impl<'a> Maker<'a> {
             self.push(" = ");
             self.bind(value.clone());
         }
-        self.push(" ORDER BY id DESC");
-        self.limit(limit);
     }
 
     fn limit(&mut self, limit: Option<i64>) {
@@ -601,7 +620,7 @@ pub(super) fn statements(dialect: Dialect, scope: &Scope, filter: &Filter) -> Ve
         .flat_map(|lead| {
             [
                 maker(lead).jobs(50, Some(50)),
-                maker(lead).jobs(50, None),
+                maker(lead).jobs(50, Some(2048)),
                 maker(lead).reach(2048),
             ]
         })

@@ -411,13 +411,15 @@ mod tests {
                 let scans = plan
                     .lines()
                     .filter(|line| line.contains("SCAN") && !line.contains("VIRTUAL TABLE"));
-                let tables: Vec<&str> = scans.filter(|line| line.contains("job")).collect();
-                assert!(
-                    tables.is_empty() && !plan.contains("TEMP B-TREE"),
-                    "{}\n{plan}",
-                    explained.sql
-                );
-                assert!(plan.contains("SEARCH") || plan.contains("VIRTUAL TABLE"), "{plan}");
+                let tables: Vec<&str> = scans
+                    .filter(|line| line.contains("job") || line.ends_with(" j"))
+                    .collect();
+                assert!(tables.is_empty(), "{}\n{plan}", explained.sql);
+                // Several states are merged, and what comes of a walk is put in order once more.
+                let merged = plan.contains("MERGE (UNION ALL)");
+                let sorts = plan.matches("TEMP B-TREE").count();
+                assert!(sorts <= usize::from(merged), "{}\n{plan}", explained.sql);
+                assert!(merged || !explained.sql.contains("UNION"), "{}\n{plan}", explained.sql);
                 seen += 1;
             }
         }
