@@ -54,7 +54,7 @@ pub struct Settings {
 pub struct Sqlite(Arc<Inner>);
 
 struct Inner {
-    path: PathBuf,
+    version: String,
     readers: SqlitePool,
     writer: SqlitePool,
     quota_pages: Option<u64>,
@@ -121,8 +121,12 @@ impl Sqlite {
             .connect_with(options.create_if_missing(false).read_only(true))
             .await
             .map_err(opened)?;
+        let version = sqlx::query("SELECT sqlite_version()")
+            .fetch_one(&readers)
+            .await
+            .map_err(opened)?;
         Ok(Self(Arc::new(Inner {
-            path: path.to_owned(),
+            version: get(&version, 0)?,
             readers,
             writer,
             quota_pages,
@@ -218,7 +222,7 @@ async fn settled<T: Send + 'static>(
 #[async_trait]
 impl JobStore for Sqlite {
     fn name(&self) -> String {
-        format!("SQLite, {}", self.0.path.display())
+        format!("SQLite {}", self.0.version)
     }
 
     async fn ping(&self) -> Result<(), StoreError> {

@@ -98,7 +98,7 @@ async fn cut(url: &str) {
     let sql = "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity
         WHERE datname = current_database() AND pid <> pg_backend_pid()";
     let row = sqlx::query(sql).fetch_one(&mut raw(url).await).await.expect("cut");
-    assert!(row.get::<i64, _>(0) >= 2, "there was nothing to cut");
+    assert!(row.get::<i64, _>(0) >= 1, "there was nothing to cut");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -225,13 +225,15 @@ async fn an_unknown_database_and_a_wrong_address_are_told_without_the_address() 
 }
 
 /// How often tables were read from end to end, and how many entries of indexes were read.
-async fn read(url: &str) -> (i64, i64) {
+async fn read(url: &str, store: &Postgres) -> (i64, i64) {
+    // Sessions tell what they did when they end; else at some time.
+    cut(url).await;
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    healed(store, Instant::now()).await;
     let mut connection = raw(url).await;
     let sql = "SELECT coalesce(sum(seq_scan), 0)::bigint,
             (SELECT coalesce(sum(idx_tup_read), 0)::bigint FROM pg_stat_user_indexes)
         FROM pg_stat_user_tables WHERE relname IN ('jobs', 'job_labels', 'job_names', 'job_counts', 'job_keys')";
-    // Sessions tell what they did at most once a second.
-    tokio::time::sleep(Duration::from_millis(1200)).await;
     let row = sqlx::query(sql).fetch_one(&mut connection).await.expect("statistics");
     (row.get(0), row.get(1))
 }
@@ -269,7 +271,7 @@ async fn no_list_reads_a_table_from_end_to_end() {
                 .await
                 .expect("analysed");
         }
-        let (scans, _) = read(&url).await;
+        let (scans, _) = read(&url, &store).await;
         let page = Page { after: None, limit: 50 };
         let label = [("tier".to_owned(), "web".to_owned())];
         for bits in 0..32_u32 {
@@ -295,17 +297,22 @@ async fn no_list_reads_a_table_from_end_to_end() {
         store.expired(0, 10).await.expect("jobs");
         store.newest().await.expect("an id");
         store.counts(&Scope::Owner("ada".into())).await.expect("counters");
-        let (after, _) = read(&url).await;
+        let (after, _) = read(&url, &store).await;
         assert_eq!(after, scans, "a table was read from end to end (analysed: {analysed})");
     }
-    let (_, before) = read(&url).await;
+    let (_, before) = read(&url, &store).await;
     for _ in 0..10 {
         store
             .list(&Scope::All, &Filter::default(), Page { after: None, limit: 50 })
             .await
             .expect("a page");
     }
-    let (_, after) = read(&url).await;
+    let (_, after) = read(&url, &store).await;
+    assert!(
+        after - before >= 10 * 50,
+        "the statistics say nothing: {}",
+        after - before
+    );
     assert!(
         after - before < 10 * 200,
         "{} entries of indexes for ten pages of 50",
