@@ -150,7 +150,9 @@ impl Args {
     pub async fn run(self, world: &World) -> Result<Outcome> {
         let url = self.url.or_else(|| config::text_variable("LABCTL_DASHBOARD_URL"));
         let url = url.as_deref().unwrap_or(URL);
-        let file = self.token_file.or_else(|| config::variable("LABCTL_TOKEN_FILE").map(PathBuf::from));
+        let file = self
+            .token_file
+            .or_else(|| config::variable("LABCTL_TOKEN_FILE").map(PathBuf::from));
         let client = Client {
             dashboard: Dashboard::new(url, token(file.as_deref())?)?,
             world,

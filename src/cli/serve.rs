@@ -81,7 +81,10 @@ impl Args {
     ///
     /// Whoever may create a job may do what the server may, so an address that others reach needs tokens.
     fn access(&self) -> Result<Access> {
-        let file = self.token_file.clone().or_else(|| config::variable("LABCTL_TOKEN_FILE").map(PathBuf::from));
+        let file = self
+            .token_file
+            .clone()
+            .or_else(|| config::variable("LABCTL_TOKEN_FILE").map(PathBuf::from));
         let tokens = file.as_deref().map(Tokens::read).transpose()?;
         let local = self.listen.ip().to_canonical().is_loopback();
         let auth = match tokens {

@@ -224,7 +224,10 @@ fn refusal(status: StatusCode, problem: Problem) -> Diagnosis {
     };
     // A title is a sentence; an error of labctl is not.
     let mut letters = problem.title.chars();
-    let mut text: String = letters.next().map(|first| first.to_lowercase().chain(letters).collect()).unwrap_or_default();
+    let mut text: String = letters
+        .next()
+        .map(|first| first.to_lowercase().chain(letters).collect())
+        .unwrap_or_default();
     if let Some(detail) = problem.detail {
         text = format!("{text}: {detail}");
     }

@@ -37,7 +37,17 @@ fn stable(test: impl FnOnce()) {
 fn help_says_how_to_begin() {
     let output = TestEnvironment::new().run(&["jobs", "--help"]);
     assert_eq!(output.exit, Some(0));
-    for word in ["run", "list", "get", "logs", "cancel", "rerun", "delete", "labctl serve", "--url"] {
+    for word in [
+        "run",
+        "list",
+        "get",
+        "logs",
+        "cancel",
+        "rerun",
+        "delete",
+        "labctl serve",
+        "--url",
+    ] {
         assert!(output.stdout.contains(word), "{word}: {output}");
     }
 }
@@ -74,7 +84,18 @@ fn a_job_is_listed_shown_and_deleted() {
         no jobs; labctl jobs run -- echo hello runs one
         ");
     });
-    let args = ["jobs", "run", "--wait", "--name", "greet", "--label", "team=a", "--", "/bin/echo", "it's me"];
+    let args = [
+        "jobs",
+        "run",
+        "--wait",
+        "--name",
+        "greet",
+        "--label",
+        "team=a",
+        "--",
+        "/bin/echo",
+        "it's me",
+    ];
     let job = id(&world.run(&args));
     stable(|| {
         assert_snapshot!(world.run(&["jobs", "list", "--state", "succeeded", "--label", "team=a"]), @r"
@@ -102,11 +123,18 @@ fn a_job_is_listed_shown_and_deleted() {
         ");
     });
     let output = world.run(&["jobs", "logs", &job]);
-    assert_eq!((output.exit, output.stdout.as_str()), (Some(0), "it's me\n"), "{output}");
+    assert_eq!(
+        (output.exit, output.stdout.as_str()),
+        (Some(0), "it's me\n"),
+        "{output}"
+    );
     let lines = world.run(&["jobs", "logs", "--json", &job]).json();
     assert_eq!(lines[0]["text"], "it's me");
     let listed = world.run(&["jobs", "list", "--json"]).json();
-    assert_eq!((&listed[0]["v"], &listed[0]["jobs"][0]["id"]), (&1.into(), &job.as_str().into()));
+    assert_eq!(
+        (&listed[0]["v"], &listed[0]["jobs"][0]["id"]),
+        (&1.into(), &job.as_str().into())
+    );
     let again = world.run(&["jobs", "rerun", &job]);
     assert_eq!(again.exit, Some(0), "{again}");
     let second = id(&again);
@@ -139,15 +167,35 @@ fn failures_say_what_to_do_next() {
     assert_eq!(output.exit, Some(2), "{output}");
     assert!(output.stderr.contains("cancel it first"), "{output}");
     let output = world.run(&["jobs", "cancel", &long]);
-    assert_eq!((output.exit, output.stdout), (Some(0), format!("{long} is asked to end\n")));
-    for args in [&["jobs", "get", "nonsense"][..], &["jobs", "list", "--state", "lost"], &["jobs", "run"], &["jobs", "--url", "ftp://x", "list"]] {
+    assert_eq!(
+        (output.exit, output.stdout),
+        (Some(0), format!("{long} is asked to end\n"))
+    );
+    for args in [
+        &["jobs", "get", "nonsense"][..],
+        &["jobs", "list", "--state", "lost"],
+        &["jobs", "run"],
+        &["jobs", "--url", "ftp://x", "list"],
+    ] {
         let output = world.run(args);
-        assert_eq!((output.exit, output.stdout.as_str()), (Some(2), ""), "{args:?}: {output}");
+        assert_eq!(
+            (output.exit, output.stdout.as_str()),
+            (Some(2), ""),
+            "{args:?}: {output}"
+        );
     }
     drop(server);
-    for args in [&["jobs", "list"][..], &["jobs", "logs", "-f", &long], &["jobs", "run", "--", "x"]] {
+    for args in [
+        &["jobs", "list"][..],
+        &["jobs", "logs", "-f", &long],
+        &["jobs", "run", "--", "x"],
+    ] {
         let output = world.run(args);
-        assert_eq!((output.exit, output.stdout.as_str()), (Some(3), ""), "{args:?}: {output}");
+        assert_eq!(
+            (output.exit, output.stdout.as_str()),
+            (Some(3), ""),
+            "{args:?}: {output}"
+        );
         assert!(output.stderr.contains("error[LAB-ENV-026]"), "{output}");
         assert!(output.stderr.contains("hint: labctl serve"), "{output}");
     }
@@ -180,7 +228,11 @@ fn following_goes_on_where_the_server_came_back() {
     let script = "i=0; while [ $i -lt 1000 ]; do i=$((i+1)); echo line $i; /bin/sleep 0.01; done";
     let job = id(&world.run(&["jobs", "run", "--", "/bin/sh", "-c", script]));
     let mut command = world.command(&["jobs", "logs", "--follow", &job]);
-    let mut client = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("labctl starts");
+    let mut client = command
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("labctl starts");
     let mut lines = BufReader::new(client.stdout.take().expect("a pipe")).lines();
     let mut seen: Vec<String> = Vec::new();
     while seen.len() < 30 {
@@ -195,5 +247,9 @@ fn following_goes_on_where_the_server_came_back() {
     assert_eq!(output.status.code(), Some(0), "{said}");
     assert!(said.contains("it is made again"), "{said}");
     let stored = server.ask("GET", &format!("/jobs/{job}/logs"), &[], "").text();
-    assert_eq!(seen, stored.lines().collect::<Vec<_>>(), "nothing is lost and nothing comes twice");
+    assert_eq!(
+        seen,
+        stored.lines().collect::<Vec<_>>(),
+        "nothing is lost and nothing comes twice"
+    );
 }

@@ -17,7 +17,10 @@ fn what_is_committed_is_what_the_code_says() {
     for (path, expected) in files() {
         let found = std::fs::read_to_string(&path).unwrap_or_default();
         let same = found == expected;
-        let line = found.lines().zip(expected.lines()).position(|(found, expected)| found != expected);
+        let line = found
+            .lines()
+            .zip(expected.lines())
+            .position(|(found, expected)| found != expected);
         assert!(
             same,
             "{} is not what the code says (line {}); `cargo test --test it generated -- --ignored` writes it",

@@ -48,9 +48,17 @@ fn whole(server: &Server, id: &str) -> Value {
 
 fn problem(answer: &Answer, status: u16, code: &str) {
     assert_eq!(answer.status, status, "{answer:?}");
-    assert_eq!(answer.header("content-type"), Some("application/problem+json"), "{answer:?}");
+    assert_eq!(
+        answer.header("content-type"),
+        Some("application/problem+json"),
+        "{answer:?}"
+    );
     let body = answer.json();
-    assert_eq!((&body["code"], &body["status"]), (&code.into(), &status.into()), "{body}");
+    assert_eq!(
+        (&body["code"], &body["status"]),
+        (&code.into(), &status.into()),
+        "{body}"
+    );
     assert_eq!(body["request_id"].as_str(), answer.header("x-request-id"), "{answer:?}");
 }
 
@@ -123,7 +131,8 @@ impl Events {
 fn the_life_of_a_job() {
     let world = bare();
     let server = start(&world);
-    let body = json!({"name": "hello", "command": ["/bin/sh", "-c", "echo out; echo err >&2; printf 'no end\\377'"]}).to_string();
+    let body = json!({"name": "hello", "command": ["/bin/sh", "-c", "echo out; echo err >&2; printf 'no end\\377'"]})
+        .to_string();
     let key = "idempotency-key: key-1";
     let first = server.ask("POST", "/jobs", &[JSON, key], &body);
     assert_eq!(first.status, 201, "{first:?}");
@@ -131,7 +140,12 @@ fn the_life_of_a_job() {
     let id = job["id"].as_str().expect("an id");
     assert_eq!(first.header("location"), Some(format!("/jobs/{id}").as_str()));
     assert_eq!(first.header("idempotent-replayed"), None);
-    assert!(job["created_at"].as_str().is_some_and(|at| at.len() == 24 && at.ends_with('Z')), "{job}");
+    assert!(
+        job["created_at"]
+            .as_str()
+            .is_some_and(|at| at.len() == 24 && at.ends_with('Z')),
+        "{job}"
+    );
     let again = server.ask("POST", "/jobs", &[JSON, key], &body);
     assert_eq!((again.status, again.header("idempotent-replayed")), (201, Some("true")));
     assert_eq!(again.json()["id"], id);
@@ -139,10 +153,17 @@ fn the_life_of_a_job() {
     problem(&other, 422, "idempotency-key-reused");
 
     let done = whole(&server, id);
-    assert_eq!((&done["state"], &done["exit_code"], &done["attempts"]), (&"succeeded".into(), &0.into(), &1.into()));
+    assert_eq!(
+        (&done["state"], &done["exit_code"], &done["attempts"]),
+        (&"succeeded".into(), &0.into(), &1.into())
+    );
     assert_eq!(done["spec"]["name"], "hello");
     let path = format!("/jobs/{id}");
-    let tag = server.ask("GET", &path, &[], "").header("etag").expect("a tag").to_owned();
+    let tag = server
+        .ask("GET", &path, &[], "")
+        .header("etag")
+        .expect("a tag")
+        .to_owned();
     let same = server.ask("GET", &path, &[&format!("if-none-match: {tag}")], "");
     assert_eq!((same.status, same.body.len()), (304, 0));
 
@@ -151,17 +172,44 @@ fn the_life_of_a_job() {
     assert_eq!(text.header("content-type"), Some("text/plain; charset=utf-8"));
     // The two outputs are read side by side, so only the order within each is known.
     let bytes = text.body.clone();
-    assert!(bytes.windows(4).any(|part| part == b"out\n") && bytes.windows(4).any(|part| part == b"err\n"), "{text:?}");
+    assert!(
+        bytes.windows(4).any(|part| part == b"out\n") && bytes.windows(4).any(|part| part == b"err\n"),
+        "{text:?}"
+    );
     assert!(bytes.windows(8).any(|part| part == b"no end\xff\n"), "{text:?}");
     let lines = server.ask("GET", &logs, &["accept: application/x-ndjson"], "").text();
-    let lines: Vec<Value> = lines.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect();
-    assert_eq!(lines.iter().map(|line| line["number"].as_u64()).collect::<Vec<_>>(), [Some(1), Some(2), Some(3)]);
-    assert!(lines.iter().any(|line| line["stream"] == "stderr" && line["text"] == "err"), "{lines:?}");
+    let lines: Vec<Value> = lines
+        .lines()
+        .map(|line| serde_json::from_str(line).expect("JSON"))
+        .collect();
+    assert_eq!(
+        lines.iter().map(|line| line["number"].as_u64()).collect::<Vec<_>>(),
+        [Some(1), Some(2), Some(3)]
+    );
+    assert!(
+        lines
+            .iter()
+            .any(|line| line["stream"] == "stderr" && line["text"] == "err"),
+        "{lines:?}"
+    );
     assert!(lines.iter().any(|line| line["base64"] == "bm8gZW5k/w=="), "{lines:?}");
-    let found = server.ask("GET", &format!("{logs}?grep=%5Eer%2B&timestamps"), &[], "").text();
+    let found = server
+        .ask("GET", &format!("{logs}?grep=%5Eer%2B&timestamps"), &[], "")
+        .text();
     assert!(found.lines().count() == 1 && found.contains("Z err"), "{found}");
-    assert_eq!(server.ask("GET", &format!("{logs}?tail=1"), &[], "").text().lines().count(), 1);
-    problem(&server.ask("GET", &format!("{logs}?previous"), &[], ""), 400, "invalid-parameter");
+    assert_eq!(
+        server
+            .ask("GET", &format!("{logs}?tail=1"), &[], "")
+            .text()
+            .lines()
+            .count(),
+        1
+    );
+    problem(
+        &server.ask("GET", &format!("{logs}?previous"), &[], ""),
+        400,
+        "invalid-parameter",
+    );
 
     let rerun = server.ask("POST", &format!("{path}/rerun"), &[], "");
     assert_eq!(rerun.status, 201, "{rerun:?}");
@@ -173,16 +221,31 @@ fn the_life_of_a_job() {
     let link = page.header("link").expect("a next page").to_owned();
     let next = link.trim_start_matches('<').split('>').next().expect("an address");
     let last = server.ask("GET", next, &[], "");
-    assert_eq!((&last.json()["jobs"][0]["id"], &last.json()["next"]), (&id.into(), &Value::Null));
+    assert_eq!(
+        (&last.json()["jobs"][0]["id"], &last.json()["next"]),
+        (&id.into(), &Value::Null)
+    );
     let cursor = page.json()["next"].as_str().expect("a cursor").to_owned();
-    problem(&server.ask("GET", &format!("/jobs?limit=1&cursor={cursor}"), &[], ""), 400, "invalid-cursor");
+    problem(
+        &server.ask("GET", &format!("/jobs?limit=1&cursor={cursor}"), &[], ""),
+        400,
+        "invalid-cursor",
+    );
     let all = server.ask("GET", "/jobs", &["accept: application/x-ndjson"], "").text();
     assert_eq!(all.lines().count(), 2, "{all}");
     let counts = server.ask("GET", "/jobs/counts", &[], "").json();
-    assert_eq!((&counts["counts"]["succeeded"], &counts["total"]), (&2.into(), &2.into()));
+    assert_eq!(
+        (&counts["counts"]["succeeded"], &counts["total"]),
+        (&2.into(), &2.into())
+    );
 
     assert_eq!(server.ask("DELETE", &path, &[], "").status, 204);
-    for (method, path) in [("GET", path.clone()), ("DELETE", path.clone()), ("GET", logs), ("POST", format!("{path}/rerun"))] {
+    for (method, path) in [
+        ("GET", path.clone()),
+        ("DELETE", path.clone()),
+        ("GET", logs),
+        ("POST", format!("{path}/rerun")),
+    ] {
         problem(&server.ask(method, &path, &[], ""), 404, "no-such-job");
     }
 }
@@ -197,14 +260,26 @@ fn a_job_that_runs_is_cancelled_and_not_deleted() {
     problem(&server.ask("DELETE", &path, &[], ""), 409, "state-conflict");
     let old = server.ask("POST", &format!("{path}/cancel"), &["if-match: \"0\""], "");
     problem(&old, 412, "job-changed");
-    problem(&server.ask("POST", &format!("{path}/resume"), &["if-match: W/\"1\""], ""), 412, "job-changed");
+    problem(
+        &server.ask("POST", &format!("{path}/resume"), &["if-match: W/\"1\""], ""),
+        412,
+        "job-changed",
+    );
     let tag = format!("if-match: \"{}\"", running["version"]);
     let asked = server.ask("POST", &format!("{path}/cancel"), &[&tag], "");
     assert_eq!(asked.status, 202, "{asked:?}");
     let ended = in_state(&server, &id, "cancelled");
     assert_eq!(ended["reason"], "Cancelled");
-    assert_eq!(server.ask("POST", &format!("{path}/cancel"), &[], "").status, 200, "again is no error");
-    problem(&server.ask("POST", &format!("{path}/suspend"), &[], ""), 409, "state-conflict");
+    assert_eq!(
+        server.ask("POST", &format!("{path}/cancel"), &[], "").status,
+        200,
+        "again is no error"
+    );
+    problem(
+        &server.ask("POST", &format!("{path}/suspend"), &[], ""),
+        409,
+        "state-conflict",
+    );
     whole(&server, &id);
     assert_eq!(server.ask("DELETE", &path, &[], "").status, 204);
 }
@@ -228,13 +303,20 @@ fn a_job_that_is_held_back_runs_when_it_is_resumed() {
 fn a_stream_goes_on_after_the_server_was_killed() {
     let world = bare();
     let mut server = start(&world);
-    let id = run(&server, "count", "i=0; while [ $i -lt 2000 ]; do i=$((i+1)); echo line $i; /bin/sleep 0.01; done");
+    let id = run(
+        &server,
+        "count",
+        "i=0; while [ $i -lt 2000 ]; do i=$((i+1)); echo line $i; /bin/sleep 0.01; done",
+    );
     let path = format!("/jobs/{id}/logs?follow&tail=100000");
     let mut events = Events::open(&server, &path, None);
     let mut seen = Vec::new();
     while seen.len() < 50 {
         let event = events.next().expect("a line");
-        seen.push((event.id.expect("a number"), event.data["text"].as_str().expect("text").to_owned()));
+        seen.push((
+            event.id.expect("a number"),
+            event.data["text"].as_str().expect("text").to_owned(),
+        ));
     }
     server.kill();
     // What was on its way still counts.
@@ -248,12 +330,21 @@ fn a_stream_goes_on_after_the_server_was_killed() {
     let own: Vec<_> = seen.iter().filter(|(_, text)| text.starts_with("line ")).collect();
     assert!(own.len() >= 50 && own.len() < 2000, "{}", own.len());
     for (place, (number, text)) in own.iter().enumerate() {
-        assert_eq!((*number, text.as_str()), (place as u64 + 1, format!("line {}", place + 1).as_str()));
+        assert_eq!(
+            (*number, text.as_str()),
+            (place as u64 + 1, format!("line {}", place + 1).as_str())
+        );
     }
     let stored = server.ask("GET", &format!("/jobs/{id}/logs"), &[], "").text();
-    assert!(stored.lines().count() >= seen.len(), "nothing was seen that is not stored");
+    assert!(
+        stored.lines().count() >= seen.len(),
+        "nothing was seen that is not stored"
+    );
     let job = whole(&server, &id);
-    assert_eq!((&job["state"], &job["reason"]), (&"failed".into(), &"ServerLost".into()));
+    assert_eq!(
+        (&job["state"], &job["reason"]),
+        (&"failed".into(), &"ServerLost".into())
+    );
     // A client that has everything is told that there is no more.
     let (none, ended) = Events::open(&server, &path, seen.last().map(|(number, _)| *number)).lines();
     assert!(none.is_empty() && ended);
@@ -264,7 +355,11 @@ fn a_slow_viewer_gets_everything_and_slows_nobody() {
     let world = bare();
     let server = start(&world);
     // About 12 MB: more than the ring, the sockets and a part of the store together.
-    let id = run(&server, "much", "i=0; line=$(printf '%01000d' 7); while [ $i -lt 12000 ]; do i=$((i+1)); echo $i $line; done");
+    let id = run(
+        &server,
+        "much",
+        "i=0; line=$(printf '%01000d' 7); while [ $i -lt 12000 ]; do i=$((i+1)); echo $i $line; done",
+    );
     let path = format!("/jobs/{id}/logs?follow");
     let slow = server.send("GET", &path, &[], "");
     let quick = server.ask("GET", &path, &[], "");
@@ -295,7 +390,11 @@ fn viewers_that_come_and_go_leave_nothing_behind() {
     for _ in 0..3 {
         let viewers: Vec<_> = (0..200)
             .map(|number| {
-                let path = if number % 2 == 0 { format!("/jobs/{id}/logs?follow") } else { "/events".to_owned() };
+                let path = if number % 2 == 0 {
+                    format!("/jobs/{id}/logs?follow")
+                } else {
+                    "/events".to_owned()
+                };
                 let mut stream = server.send("GET", &path, &[], "");
                 let mut first = [0; 12];
                 stream.read_exact(&mut first).expect("an answer");
@@ -306,7 +405,11 @@ fn viewers_that_come_and_go_leave_nothing_behind() {
         drop(viewers);
         let start = Instant::now();
         while open_files(&server) > before + 5 {
-            assert!(start.elapsed() < LIMIT, "{} files, {before} before", open_files(&server));
+            assert!(
+                start.elapsed() < LIMIT,
+                "{} files, {before} before",
+                open_files(&server)
+            );
             std::thread::sleep(Duration::from_millis(20));
         }
     }
@@ -321,7 +424,11 @@ fn viewers_that_come_and_go_leave_nothing_behind() {
         }
         assert!(start.elapsed() < LIMIT, "{refused:?}");
     }
-    assert_eq!(server.ask("GET", "/jobs", &[], "").status, 200, "what is no stream goes on");
+    assert_eq!(
+        server.ask("GET", "/jobs", &[], "").status,
+        200,
+        "what is no stream goes on"
+    );
     drop(viewers);
 }
 
@@ -353,8 +460,11 @@ fn streams_do_not_hold_up_the_end_of_the_server() {
 fn changes_are_heard_by_those_who_may() {
     let world = bare();
     let tokens = world.path("tokens");
-    labctl::drive::files::write_secret(&tokens, "ana:ana-0123456789abc\nbob:bob-0123456789abc\nroot:root-0123456789ab:admin\n")
-        .expect("written");
+    labctl::drive::files::write_secret(
+        &tokens,
+        "ana:ana-0123456789abc\nbob:bob-0123456789abc\nroot:root-0123456789ab:admin\n",
+    )
+    .expect("written");
     let server = Server::start(&world, &["--drain", "0", "--token-file", &tokens.display().to_string()]);
     let (ana, bob, root) = (
         "authorization: Bearer ana-0123456789abc",
@@ -363,8 +473,17 @@ fn changes_are_heard_by_those_who_may() {
     );
     let nobody = server.ask("GET", "/jobs", &[], "");
     problem(&nobody, 401, "unauthenticated");
-    assert!(nobody.header("www-authenticate").is_some_and(|asked| asked.starts_with("Bearer")), "{nobody:?}");
-    problem(&server.ask("GET", "/jobs", &["authorization: Bearer ana-0123456789abC"], ""), 401, "unauthenticated");
+    assert!(
+        nobody
+            .header("www-authenticate")
+            .is_some_and(|asked| asked.starts_with("Bearer")),
+        "{nobody:?}"
+    );
+    problem(
+        &server.ask("GET", "/jobs", &["authorization: Bearer ana-0123456789abC"], ""),
+        401,
+        "unauthenticated",
+    );
     assert_eq!(server.ask("GET", "/livez", &[], "").status, 200);
 
     let open = |who: &str| {
@@ -379,7 +498,11 @@ fn changes_are_heard_by_those_who_may() {
     let (mut of_ana, mut of_bob) = (open(ana), open(bob));
     let body = json!({"name": "hers", "command": ["/bin/sh", "-c", "echo secret"]}).to_string();
     let created = server.ask("POST", "/jobs", &[JSON, ana], &body);
-    assert_eq!((created.status, &created.json()["owner"]), (201, &"ana".into()), "{created:?}");
+    assert_eq!(
+        (created.status, &created.json()["owner"]),
+        (201, &"ana".into()),
+        "{created:?}"
+    );
     let id = created.json()["id"].as_str().expect("an id").to_owned();
     let mut states = Vec::new();
     while states.last().is_none_or(|state| state != "succeeded") {
@@ -412,7 +535,12 @@ fn changes_are_heard_by_those_who_may() {
     ] {
         problem(&server.ask(method, &path, &[bob], ""), 404, "no-such-job");
     }
-    for (who, path, count) in [(bob, "/jobs?owner=ana", 0), (bob, "/jobs", 1), (root, "/jobs", 2), (root, "/jobs?owner=ana", 1)] {
+    for (who, path, count) in [
+        (bob, "/jobs?owner=ana", 0),
+        (bob, "/jobs", 1),
+        (root, "/jobs", 2),
+        (root, "/jobs?owner=ana", 1),
+    ] {
         let jobs = server.ask("GET", path, &[who], "").json();
         assert_eq!(jobs["jobs"].as_array().map(Vec::len), Some(count), "{who} {path}");
     }
@@ -424,27 +552,54 @@ fn a_page_of_another_site_can_do_nothing() {
     let world = bare();
     let server = start(&world);
     let body = json!({"name": "evil", "command": ["/bin/true"]}).to_string();
-    for header in ["origin: http://evil.example", "origin: null", "sec-fetch-site: cross-site", "sec-fetch-site: same-site"] {
+    for header in [
+        "origin: http://evil.example",
+        "origin: null",
+        "sec-fetch-site: cross-site",
+        "sec-fetch-site: same-site",
+    ] {
         problem(&server.ask("POST", "/jobs", &[JSON, header], &body), 403, "cross-site");
     }
-    for host in ["host: evil.example", "host: localhost.evil.example:8080", "host: 10.0.0.1"] {
+    for host in [
+        "host: evil.example",
+        "host: localhost.evil.example:8080",
+        "host: 10.0.0.1",
+    ] {
         problem(&server.ask("GET", "/jobs", &[host], ""), 403, "wrong-host");
         problem(&server.ask("POST", "/jobs", &[JSON, host], &body), 403, "wrong-host");
     }
     // What a form of another site can send without being asked for leave.
-    for kind in ["content-type: text/plain", "content-type: application/x-www-form-urlencoded", "x-none: 1"] {
-        problem(&server.ask("POST", "/jobs", &[kind], &body), 415, "unsupported-media-type");
+    for kind in [
+        "content-type: text/plain",
+        "content-type: application/x-www-form-urlencoded",
+        "x-none: 1",
+    ] {
+        problem(
+            &server.ask("POST", "/jobs", &[kind], &body),
+            415,
+            "unsupported-media-type",
+        );
     }
-    assert_eq!(server.ask("GET", "/jobs/counts", &[], "").json()["total"], 0, "nothing was created");
+    assert_eq!(
+        server.ask("GET", "/jobs/counts", &[], "").json()["total"],
+        0,
+        "nothing was created"
+    );
     let same = format!("origin: http://{}", server.address);
     let host = format!("host: {}", server.address);
     assert_eq!(server.ask("POST", "/jobs", &[JSON, &same, &host], &body).status, 201);
     let page = server.ask("GET", "/docs", &[], "");
     assert_eq!(page.status, 200);
-    for (name, value) in [("x-content-type-options", "nosniff"), ("referrer-policy", "no-referrer")] {
+    for (name, value) in [
+        ("x-content-type-options", "nosniff"),
+        ("referrer-policy", "no-referrer"),
+    ] {
         assert_eq!(page.header(name), Some(value));
     }
-    assert!(page.header("content-security-policy").is_some_and(|policy| policy.starts_with("default-src 'self'")));
+    assert!(
+        page.header("content-security-policy")
+            .is_some_and(|policy| policy.starts_with("default-src 'self'"))
+    );
 }
 
 #[test]
@@ -455,18 +610,40 @@ fn hostile_input_is_refused_and_never_the_servers_fault() {
     whole(&server, &id);
     let huge = format!("{{\"name\": \"{}\"}}", "x".repeat(2 << 20));
     let deep = format!("{{\"name\": {}", "[".repeat(200_000));
-    let many = format!("{{\"name\": \"a\", \"command\": [\"x\"], \"labels\": {{{}}}}}", (0..100).map(|n| format!("\"l{n}\": \"\"")).collect::<Vec<_>>().join(","));
+    let many = format!(
+        "{{\"name\": \"a\", \"command\": [\"x\"], \"labels\": {{{}}}}}",
+        (0..100)
+            .map(|n| format!("\"l{n}\": \"\""))
+            .collect::<Vec<_>>()
+            .join(",")
+    );
     for (body, status, code) in [
         ("", 400, "malformed-json"),
         ("{", 400, "malformed-json"),
         ("null", 422, "invalid-job"),
         ("[]", 422, "invalid-job"),
         ("{\"name\": \"a\"}", 422, "invalid-job"),
-        ("{\"name\": \"a\\u0000\", \"command\": [\"x\\u0000\"]}", 422, "invalid-job"),
+        (
+            "{\"name\": \"a\\u0000\", \"command\": [\"x\\u0000\"]}",
+            422,
+            "invalid-job",
+        ),
         ("{\"name\": \"<script>\", \"command\": [\"x\"]}", 422, "invalid-job"),
-        ("{\"name\": \"a\", \"command\": [\"x\"], \"limits\": {\"seconds\": 0}}", 422, "invalid-job"),
-        ("{\"name\": \"a\", \"command\": [\"x\"], \"retries\": 18446744073709551616}", 422, "invalid-job"),
-        ("{\"name\": \"a\", \"name\": \"b\", \"command\": [\"x\"]}", 422, "invalid-job"),
+        (
+            "{\"name\": \"a\", \"command\": [\"x\"], \"limits\": {\"seconds\": 0}}",
+            422,
+            "invalid-job",
+        ),
+        (
+            "{\"name\": \"a\", \"command\": [\"x\"], \"retries\": 18446744073709551616}",
+            422,
+            "invalid-job",
+        ),
+        (
+            "{\"name\": \"a\", \"name\": \"b\", \"command\": [\"x\"]}",
+            422,
+            "invalid-job",
+        ),
         (&many, 422, "invalid-job"),
         (&huge, 413, "body-too-large"),
         (&deep, 422, "invalid-job"),
@@ -474,12 +651,28 @@ fn hostile_input_is_refused_and_never_the_servers_fault() {
         let answer = server.ask("POST", "/jobs", &[JSON], body);
         problem(&answer, status, code);
     }
-    let faults = server.ask("POST", "/jobs", &[JSON], "{\"name\": \"a b\", \"command\": []}").json();
-    let pointers: Vec<_> = faults["errors"].as_array().expect("faults").iter().map(|fault| fault["pointer"].as_str()).collect();
+    let faults = server
+        .ask("POST", "/jobs", &[JSON], "{\"name\": \"a b\", \"command\": []}")
+        .json();
+    let pointers: Vec<_> = faults["errors"]
+        .as_array()
+        .expect("faults")
+        .iter()
+        .map(|fault| fault["pointer"].as_str())
+        .collect();
     assert_eq!(pointers, [Some("/name"), Some("/command")], "{faults}");
-    for key in ["idempotency-key: a b", "idempotency-key: \u{e4}", "idempotency-key: ", &format!("idempotency-key: {}", "k".repeat(256))] {
+    for key in [
+        "idempotency-key: a b",
+        "idempotency-key: \u{e4}",
+        "idempotency-key: ",
+        &format!("idempotency-key: {}", "k".repeat(256)),
+    ] {
         let body = "{\"name\": \"a\", \"command\": [\"/bin/true\"]}";
-        problem(&server.ask("POST", "/jobs", &[JSON, key], body), 400, "invalid-parameter");
+        problem(
+            &server.ask("POST", "/jobs", &[JSON, key], body),
+            400,
+            "invalid-parameter",
+        );
     }
     let logs = format!("/jobs/{id}/logs");
     for (path, status) in [
@@ -512,12 +705,24 @@ fn hostile_input_is_refused_and_never_the_servers_fault() {
         assert_eq!(answer.status, status, "{path}: {answer:?}");
     }
     for last in ["-1", "x", "99999999999999999999", "\u{e4}"] {
-        problem(&server.ask("GET", &logs, &[&format!("last-event-id: {last}")], ""), 400, "invalid-parameter");
+        problem(
+            &server.ask("GET", &logs, &[&format!("last-event-id: {last}")], ""),
+            400,
+            "invalid-parameter",
+        );
     }
-    for (method, path) in [("PUT", "/jobs"), ("POST", "/jobs/counts"), ("PATCH", "/events"), ("GET", "/jobs/x/cancel")] {
+    for (method, path) in [
+        ("PUT", "/jobs"),
+        ("POST", "/jobs/counts"),
+        ("PATCH", "/events"),
+        ("GET", "/jobs/x/cancel"),
+    ] {
         let answer = server.ask(method, path, &[], "");
         problem(&answer, 405, "method-not-allowed");
-        assert!(answer.header("allow").is_some_and(|allowed| !allowed.is_empty()), "{answer:?}");
+        assert!(
+            answer.header("allow").is_some_and(|allowed| !allowed.is_empty()),
+            "{answer:?}"
+        );
     }
     assert_eq!(server.ask("GET", "/readyz", &[], "").status, 200);
 }
@@ -527,8 +732,14 @@ fn a_full_database_is_a_clear_refusal() {
     let world = bare();
     let server = Server::start(&world, &["--drain", "0", "--quota", "1"]);
     let body = json!({"name": "a", "command": ["/bin/true", "x".repeat(60_000)], "suspend": true}).to_string();
-    let refused = (0..200).map(|_| server.ask("POST", "/jobs", &[JSON], &body)).find(|answer| answer.status != 201);
+    let refused = (0..200)
+        .map(|_| server.ask("POST", "/jobs", &[JSON], &body))
+        .find(|answer| answer.status != 201);
     problem(&refused.expect("full at last"), 507, "store-full");
-    assert_eq!(server.ask("GET", "/jobs?limit=5", &[], "").status, 200, "what is there can be read");
+    assert_eq!(
+        server.ask("GET", "/jobs?limit=5", &[], "").status,
+        200,
+        "what is there can be read"
+    );
     assert_eq!(server.ask("GET", "/livez", &[], "").status, 200);
 }

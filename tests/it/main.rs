@@ -9,5 +9,7 @@ mod doctor;
 mod generated;
 mod harness;
 mod jobs;
+mod postgres;
 mod process;
 mod serve;
+mod store;

@@ -41,7 +41,10 @@ impl Answer {
 
     pub(crate) fn header(&self, name: &str) -> Option<&str> {
         let lines = self.head.lines().skip(1).filter_map(|line| line.split_once(": "));
-        lines.filter(|(known, _)| known.eq_ignore_ascii_case(name)).map(|(_, value)| value).next()
+        lines
+            .filter(|(known, _)| known.eq_ignore_ascii_case(name))
+            .map(|(_, value)| value)
+            .next()
     }
 }
 
@@ -102,7 +105,10 @@ impl Server {
         let mut stream = self.send(method, path, headers, body);
         let mut bytes = Vec::new();
         stream.read_to_end(&mut bytes).expect("answered");
-        let end = bytes.windows(4).position(|part| part == b"\r\n\r\n").expect("a whole head");
+        let end = bytes
+            .windows(4)
+            .position(|part| part == b"\r\n\r\n")
+            .expect("a whole head");
         let head = String::from_utf8_lossy(&bytes[..end]).into_owned();
         let status = head.split(' ').nth(1).expect("a status").parse().expect("a number");
         Answer {
@@ -310,7 +316,11 @@ fn an_address_that_others_reach_wants_tokens_or_has_no_jobs() {
     assert_eq!(server.get("/readyz").0, 200);
     assert_eq!(server.ask("GET", "/version", &["host: any.example"], "").status, 200);
     let answer = server.ask("POST", "/jobs", &["content-type: application/json"], "{}");
-    assert_eq!((answer.status, &answer.json()["code"]), (404, &"not-found".into()), "{answer:?}");
+    assert_eq!(
+        (answer.status, &answer.json()["code"]),
+        (404, &"not-found".into()),
+        "{answer:?}"
+    );
     assert!(!world.path("data").exists(), "it needs no place for jobs");
 }
 
@@ -330,8 +340,15 @@ fn a_file_that_is_no_database_is_refused_and_left_as_it_is() {
     let url = format!("sqlite:{}", path.display());
     let output = world.run(&["serve", "--listen", "127.0.0.1:0", "--store", &url]);
     assert_eq!(output.exit, Some(2), "{output}");
-    assert!(output.stderr.contains("LAB-USE-003") && output.stderr.contains("notes.txt"), "{output}");
-    assert!(std::fs::read_to_string(path).expect("there").starts_with("not a database"));
+    assert!(
+        output.stderr.contains("LAB-USE-003") && output.stderr.contains("notes.txt"),
+        "{output}"
+    );
+    assert!(
+        std::fs::read_to_string(path)
+            .expect("there")
+            .starts_with("not a database")
+    );
     for bad in ["sqlite:", "mysql://u:secret@h/d", "/tmp/x.db"] {
         let output = world.run(&["serve", "--store", bad]);
         assert_eq!(output.exit, Some(2), "{bad}: {output}");
@@ -340,7 +357,10 @@ fn a_file_that_is_no_database_is_refused_and_left_as_it_is() {
         world.set("LABCTL_STORE", bad);
         let output = world.run(&["serve"]);
         assert_eq!(output.exit, Some(2), "{bad}: {output}");
-        assert!(output.stderr.contains("LABCTL_STORE") && !output.stderr.contains("secret"), "{output}");
+        assert!(
+            output.stderr.contains("LABCTL_STORE") && !output.stderr.contains("secret"),
+            "{output}"
+        );
     }
 }
 

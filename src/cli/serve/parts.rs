@@ -149,7 +149,9 @@ async fn work(api: Api, places: Places, first: Option<Arc<dyn JobStore>>, runner
             Err(error) => {
                 let text = format!("{:#}", anyhow::Error::new(error));
                 tracing::warn!(error = text, "the store cannot be used yet; it is tried again");
-                places.health.set("store", Err("the database does not answer".to_owned()));
+                places
+                    .health
+                    .set("store", Err("the database does not answer".to_owned()));
                 tokio::time::sleep(TRY_AGAIN).await;
             }
         }
@@ -178,8 +180,11 @@ impl Places {
                 Ok(None)
             }
             (Err(error), StoreUrl::Sqlite(path)) => Err(error).diagnose(|| {
-                Diagnosis::new(Code::Setting, format!("the database `{}` cannot be used", path.display()))
-                    .hint("labctl serve --store sqlite:PATH takes another file")
+                Diagnosis::new(
+                    Code::Setting,
+                    format!("the database `{}` cannot be used", path.display()),
+                )
+                .hint("labctl serve --store sqlite:PATH takes another file")
             }),
             (Err(error), StoreUrl::Postgres(_)) => Err(error).diagnose(|| {
                 Diagnosis::new(Code::Setting, "the database of --store cannot be used")

@@ -115,10 +115,16 @@ fn described() -> OpenApi {
         http.description = Some(description.to_owned());
         SecurityScheme::Http(http)
     };
-    components.add_security_scheme("token", scheme(HttpAuthScheme::Bearer, "A token of the server's token file."));
+    components.add_security_scheme(
+        "token",
+        scheme(HttpAuthScheme::Bearer, "A token of the server's token file."),
+    );
     components.add_security_scheme(
         "password",
-        scheme(HttpAuthScheme::Basic, "The same token as the password, for browsers. The name is not looked at."),
+        scheme(
+            HttpAuthScheme::Basic,
+            "The same token as the password, for browsers. The name is not looked at.",
+        ),
     );
     let info = InfoBuilder::new()
         .title("job-dashboard")
@@ -183,7 +189,10 @@ fn without_null_headers(value: &mut Value) {
 }
 
 fn one_type(kind: &mut Value) {
-    let first = kind.as_array().and_then(|kinds| kinds.iter().find(|kind| *kind != "null")).cloned();
+    let first = kind
+        .as_array()
+        .and_then(|kinds| kinds.iter().find(|kind| *kind != "null"))
+        .cloned();
     if let Some(first) = first {
         *kind = first;
     }
@@ -245,7 +254,10 @@ mod tests {
                 let id = operation["operationId"].as_str().expect("an id");
                 assert!(ids.insert(id), "{id} is used twice");
                 let summary = operation["summary"].as_str().unwrap_or_default();
-                assert!(!summary.is_empty() && !summary.ends_with('.'), "{method} {path}: {summary:?}");
+                assert!(
+                    !summary.is_empty() && !summary.ends_with('.'),
+                    "{method} {path}: {summary:?}"
+                );
                 let guarded = path.starts_with("/jobs") || path == "/events";
                 assert_eq!(operation["responses"].get("401").is_some(), guarded, "{method} {path}");
             }
