@@ -29,11 +29,11 @@ const PAGE: u32 = 500;
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Begin with `labctl serve` in one terminal and `labctl jobs run -f -- echo hello` in another.")]
 pub struct Args {
-    /// The dashboard
-    #[arg(long, global = true, value_name = "URL", env = "LABCTL_DASHBOARD_URL", hide_env = true, default_value = URL)]
-    url: String,
+    /// The dashboard; by default LABCTL_DASHBOARD_URL, or http://127.0.0.1:8080
+    #[arg(long, global = true, value_name = "URL")]
+    url: Option<String>,
     /// A file with the token that the dashboard wants; LABCTL_TOKEN may have the token itself
-    #[arg(long, global = true, value_name = "FILE", env = "LABCTL_TOKEN_FILE", hide_env = true)]
+    #[arg(long, global = true, value_name = "FILE")]
     token_file: Option<PathBuf>,
     #[command(subcommand)]
     verb: Verb,
@@ -101,10 +101,13 @@ struct List {
 }
 
 fn state(text: &str) -> Result<State, String> {
-    State::ALL.into_iter().find(|state| state.name() == text).ok_or_else(|| {
-        let names = State::ALL.map(State::name).join(", ");
-        format!("it must be of: {names}")
-    })
+    State::ALL
+        .into_iter()
+        .find(|state| state.name() == text)
+        .ok_or_else(|| {
+            let names = State::ALL.map(State::name).join(", ");
+            format!("it must be of: {names}")
+        })
 }
 
 /// A dashboard, and how what it says is shown.
@@ -122,8 +125,11 @@ impl Client<'_> {
         let value = self.dashboard.send(method, path, request).await?;
         serde_json::from_value(value).with_context(|| {
             let url = self.dashboard.url("");
-            Diagnosis::new(Code::DashboardFailed, format!("the dashboard at {url} is of another version"))
-                .hint("labctl --version, and the server's /version, say which")
+            Diagnosis::new(
+                Code::DashboardFailed,
+                format!("the dashboard at {url} is of another version"),
+            )
+            .hint("labctl --version, and the server's /version, say which")
         })
     }
 
@@ -142,8 +148,13 @@ impl Args {
     /// # Errors
     /// The dashboard does not answer, refuses what it is asked, or cannot do it.
     pub async fn run(self, world: &World) -> Result<Outcome> {
+        let url = self.url.or_else(|| config::text_variable("LABCTL_DASHBOARD_URL"));
+        let url = url.as_deref().unwrap_or(URL);
+        let file = self
+            .token_file
+            .or_else(|| config::variable("LABCTL_TOKEN_FILE").map(PathBuf::from));
         let client = Client {
-            dashboard: Dashboard::new(&self.url, token(self.token_file.as_deref())?)?,
+            dashboard: Dashboard::new(url, token(file.as_deref())?)?,
             world,
         };
         match self.verb {
@@ -174,7 +185,10 @@ impl Args {
             }
             Verb::Delete { ids } => {
                 for id in ids {
-                    client.dashboard.send(Method::DELETE, &format!("/jobs/{id}"), Request::default()).await?;
+                    client
+                        .dashboard
+                        .send(Method::DELETE, &format!("/jobs/{id}"), Request::default())
+                        .await?;
                     if client.json() {
                         print(&format!("{}\n", json!({"v": 1, "deleted": id})))?;
                     } else {
@@ -211,7 +225,10 @@ fn token(file: Option<&std::path::Path>) -> Result<Option<String>> {
             .hint("a file with the token alone, or a line of the server's own: name:token")
     };
     let text = std::fs::read_to_string(file).with_context(|| wrong("cannot be read"))?;
-    let line = text.lines().map(str::trim).find(|line| !line.is_empty() && !line.starts_with('#'));
+    let line = text
+        .lines()
+        .map(str::trim)
+        .find(|line| !line.is_empty() && !line.starts_with('#'));
     let line = line.ok_or_else(|| wrong("has no token in it"))?;
     let mut fields = line.split(':');
     let first = fields.next().unwrap_or_default();
@@ -225,7 +242,10 @@ impl List {
             out.push('&');
             out.push_str(name);
             out.push('=');
-            out.extend(percent_encoding::utf8_percent_encode(value, percent_encoding::NON_ALPHANUMERIC));
+            out.extend(percent_encoding::utf8_percent_encode(
+                value,
+                percent_encoding::NON_ALPHANUMERIC,
+            ));
         };
         for state in &self.state {
             add("state", state.name());
@@ -265,15 +285,28 @@ impl List {
             }
         }
         if client.json() {
-            return print(&format!("{}\n", json!({"v": 1, "jobs": jobs, "more": cursor.is_some()})));
+            return print(&format!(
+                "{}\n",
+                json!({"v": 1, "jobs": jobs, "more": cursor.is_some()})
+            ));
         }
         if jobs.is_empty() {
-            client.world.reporter().note("no jobs; labctl jobs run -- echo hello runs one");
+            client
+                .world
+                .reporter()
+                .note("no jobs; labctl jobs run -- echo hello runs one");
             return Ok(());
         }
-        print(&show::table(&jobs, crate::dashboard::control::now_ms(), &show::Screen::of_stdout()))?;
+        print(&show::table(
+            &jobs,
+            crate::dashboard::control::now_ms(),
+            &show::Screen::of_stdout(),
+        ))?;
         if cursor.is_some() {
-            client.world.reporter().note("there are more; --limit N or --all shows them");
+            client
+                .world
+                .reporter()
+                .note("there are more; --limit N or --all shows them");
         }
         Ok(())
     }

@@ -12,6 +12,7 @@ use tokio_util::sync::CancellationToken;
 
 use self::parts::{Parts, RunnerKind};
 use super::Outcome;
+use crate::config;
 use crate::dashboard::auth::tokens::Tokens;
 use crate::dashboard::auth::{self, Auth};
 use crate::dashboard::health::Health;
@@ -38,16 +39,19 @@ pub struct Args {
     #[arg(long, value_enum)]
     runner: Option<RunnerKind>,
     /// Where jobs are kept: sqlite:PATH, or postgres://USER:PASSWORD@HOST/NAME; by default a file in --data-dir
-    #[arg(long, value_name = "URL", env = "LABCTL_STORE", hide_env = true)]
+    #[arg(long, value_name = "URL")]
     store: Option<parts::StoreUrl>,
+    /// How large the database of --store sqlite:PATH may become, in MiB; then new jobs are refused
+    #[arg(long, value_name = "MIB")]
+    quota: Option<u64>,
     /// Where jobs have their files; by default $XDG_DATA_HOME/labctl or ~/.local/share/labctl
-    #[arg(long, value_name = "DIR", env = "LABCTL_DATA_DIR", hide_env = true)]
+    #[arg(long, value_name = "DIR")]
     data_dir: Option<PathBuf>,
     /// How many processes run at once; by default as many as there are processors
     #[arg(long, value_name = "N")]
     slots: Option<NonZeroUsize>,
     /// Who may come in: a file with `name:token` or `name:token:admin` a line, which others cannot read
-    #[arg(long, value_name = "FILE", env = "LABCTL_TOKEN_FILE", hide_env = true)]
+    #[arg(long, value_name = "FILE")]
     token_file: Option<PathBuf>,
     /// Another name under which browsers reach a server without tokens; may be given several times
     #[arg(long, value_name = "NAME")]
@@ -77,7 +81,11 @@ impl Args {
     ///
     /// Whoever may create a job may do what the server may, so an address that others reach needs tokens.
     fn access(&self) -> Result<Access> {
-        let tokens = self.token_file.as_deref().map(Tokens::read).transpose()?;
+        let file = self
+            .token_file
+            .clone()
+            .or_else(|| config::variable("LABCTL_TOKEN_FILE").map(PathBuf::from));
+        let tokens = file.as_deref().map(Tokens::read).transpose()?;
         let local = self.listen.ip().to_canonical().is_loopback();
         let auth = match tokens {
             Some(tokens) => Auth::Tokens(tokens),
@@ -87,7 +95,10 @@ impl Args {
                     None | Some(RunnerKind::None) => Ok(None),
                     Some(_) => Err(Diagnosis::new(
                         Code::Setting,
-                        format!("on {}, whoever reaches the server could run programs as its user", self.listen),
+                        format!(
+                            "on {}, whoever reaches the server could run programs as its user",
+                            self.listen
+                        ),
                     )
                     .hint("labctl serve --listen 127.0.0.1:8080 is for this machine alone")
                     .hint("labctl serve --token-file FILE wants a token of everyone; one `name:token` a line")
@@ -120,7 +131,10 @@ impl Args {
             None => None,
         };
         if parts.is_none() {
-            health.set("runner", Ok("none: health and version are all that is served".to_owned()));
+            health.set(
+                "runner",
+                Ok("none: health and version are all that is served".to_owned()),
+            );
         }
         let times = Times {
             drain: self.drain,

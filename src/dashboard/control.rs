@@ -6,24 +6,27 @@
 
 mod collect;
 
-use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::{Notify, mpsc};
 use tokio::task::JoinHandle;
+use tokio::time::Instant;
 
 use super::health::Health;
 use super::job::{self, Change, Job, JobId, Phase, Seen, State, reason};
 use super::log::hub::Hub;
 use super::runner::{Runner, RunnerError, Told};
-use super::store::{JobStore, StoreError};
+use super::store::{JobStore, Scope, StoreError};
 
 /// The lease that says which server does this.
 const LEASE: &str = "control";
 /// How long the lease is held without being renewed.
 const LEASE_TTL: Duration = Duration::from_secs(15);
+/// How long before its end nothing is done any more: what was asked of the store by then has been answered.
+const LEASE_MARGIN: Duration = Duration::from_secs(3);
 /// How often it is renewed, and looked for work that nobody announced.
 const BEAT: Duration = Duration::from_secs(5);
 /// How long it is waited after something failed, at first and at most.
@@ -32,6 +35,8 @@ const BACKOFF: (Duration, Duration) = (Duration::from_millis(200), Duration::fro
 const BATCH: u32 = 500;
 /// A job that the runner does not know is gone only if it was begun this long ago: runners tell late.
 const GONE_AFTER: Duration = Duration::from_secs(10);
+/// How long a runner has to tell of a job that is to end and never ran, before it is taken as one that was never there.
+const NEVER_THERE: Duration = Duration::from_secs(1);
 
 /// Returns the time in milliseconds since 1970.
 pub fn now_ms() -> i64 {
@@ -61,6 +66,16 @@ struct Inner {
     wake: Notify,
     /// Who reads which job's output.
     collectors: Mutex<BTreeMap<JobId, JoinHandle<()>>>,
+    asked: Mutex<Asked>,
+}
+
+/// What the runner was asked since this server has the lease, so that it is not asked for the same on every beat.
+#[derive(Default)]
+struct Asked {
+    /// Jobs that it has begun, as long as their rows may still say otherwise.
+    begun: BTreeSet<JobId>,
+    /// Jobs that never ran and that it was first asked to end at this time.
+    ended: BTreeMap<JobId, Instant>,
 }
 
 /// See the module; cheap to clone, all clones are one.
@@ -78,6 +93,7 @@ impl Control {
             holder,
             wake: Notify::new(),
             collectors: Mutex::default(),
+            asked: Mutex::default(),
         }))
     }
 
@@ -115,28 +131,47 @@ impl Control {
         }
     }
 
+    /// Gives the lease back, so that another server need not wait until it ends. To be called after [`Control::run`] was
+    /// dropped.
+    pub async fn release(&self) {
+        self.stop_collectors();
+        if let Err(error) = self.0.store.lease(LEASE, &self.0.holder, Duration::ZERO).await {
+            self.trouble("give the lease back", &error);
+        }
+    }
+
     /// Returns when the lease is lost, or could not be renewed in its time.
     async fn keep_lease(&self) {
-        let mut renewed = tokio::time::Instant::now();
+        // Counted from before it was asked for: the store counts from a moment after that.
+        let mut asked = Instant::now();
         loop {
+            let end = asked + LEASE_TTL - LEASE_MARGIN;
             tokio::time::sleep(BEAT).await;
-            match self.0.store.lease(LEASE, &self.0.holder, LEASE_TTL).await {
-                Ok(true) => renewed = tokio::time::Instant::now(),
-                Ok(false) => return,
-                Err(error) => {
+            let now = Instant::now();
+            let renewed = tokio::time::timeout_at(end, self.0.store.lease(LEASE, &self.0.holder, LEASE_TTL)).await;
+            match renewed {
+                Ok(Ok(true)) => asked = now,
+                Ok(Ok(false)) => return,
+                Ok(Err(error)) => {
                     self.trouble("renew the lease", &error);
-                    if renewed.elapsed() + BEAT > LEASE_TTL {
-                        return;
+                    if Instant::now() + BEAT > end {
+                        return tokio::time::sleep_until(end).await;
                     }
                 }
+                Err(_) => return,
             }
         }
     }
 
     async fn work(&self) {
+        *self.asked() = Asked::default();
         let (sender, told) = mpsc::channel(1024);
         let runner = Arc::clone(&self.0.runner);
         tokio::join!(runner.watch(sender), self.listen(told), self.begin_all());
+    }
+
+    fn asked(&self) -> MutexGuard<'_, Asked> {
+        self.0.asked.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Says in the log and in `/readyz` that the store failed.
@@ -169,14 +204,21 @@ impl Control {
 
     async fn look(&self) -> Result<(), StoreError> {
         let mut after = None;
+        let mut unfinished = BTreeSet::new();
         loop {
             let jobs = self.0.store.unfinished(after, BATCH).await?;
-            let Some(last) = jobs.last() else { return Ok(()) };
+            let Some(last) = jobs.last() else { break };
             after = Some(last.id);
             for job in jobs {
+                unfinished.insert(job.id);
                 self.advance(&job).await?;
             }
         }
+        // A row that was read before its job ended may still have been in this look, and is in none after it.
+        let mut asked = self.asked();
+        asked.begun.retain(|id| unfinished.contains(id));
+        asked.ended.retain(|id, _| unfinished.contains(id));
+        Ok(())
     }
 
     /// Does for one job what its row asks for.
@@ -194,22 +236,25 @@ impl Control {
     }
 
     async fn begin(&self, job: &Job) -> Result<(), StoreError> {
+        if self.asked().begun.contains(&job.id) {
+            return Ok(());
+        }
         let Some(spec) = self.0.store.spec(job.id).await? else {
             return Ok(());
         };
         match self.0.runner.begin(job, &spec).await {
-            Ok(()) => Ok(()),
+            Ok(()) => {
+                self.asked().begun.insert(job.id);
+                Ok(())
+            }
             Err(RunnerError::Refused(why)) => {
                 tracing::info!(job_id = %job.id, why, "the runner refused a job");
-                self.saw(
-                    job.id,
-                    &Seen {
-                        reason: Some(reason::START.to_owned()),
-                        message: Some(why),
-                        ..quiet(Phase::Failed)
-                    },
-                )
-                .await
+                let refused = Seen {
+                    reason: Some(reason::START.to_owned()),
+                    message: Some(why),
+                    ..quiet(Phase::Failed)
+                };
+                self.saw(job.id, &refused).await
             }
             Err(error) => {
                 tracing::warn!(job_id = %job.id, error = format!("{:#}", anyhow::Error::new(error)), "a job could not be begun; it is tried again");
@@ -223,68 +268,112 @@ impl Control {
             tracing::warn!(job_id = %job.id, error = format!("{:#}", anyhow::Error::new(error)), "a job could not be ended; it is tried again");
             return Ok(());
         }
-        if job.attempts == 0 && job.state != State::Running {
-            // It never ran, so nobody will tell that it is gone.
+        if job.attempts > 0 || job.state == State::Running {
+            return Ok(());
+        }
+        // As far as is known it never ran. If it was about to, the runner tells of it; if it was never there, nobody does.
+        let now = Instant::now();
+        let first = *self.asked().ended.entry(job.id).or_insert(now);
+        if now >= first + NEVER_THERE {
             return self.saw(job.id, &quiet(Phase::Gone)).await;
+        }
+        if first == now {
+            let control = self.clone();
+            tokio::spawn(async move {
+                tokio::time::sleep_until(first + NEVER_THERE).await;
+                control.wake();
+            });
         }
         Ok(())
     }
 
     /// Writes down what the runner tells.
     async fn listen(&self, mut told: mpsc::Receiver<Told>) {
-        let mut known: BTreeMap<JobId, ()> = BTreeMap::new();
-        while let Some(told) = told.recv().await {
-            match told {
-                Told::Seen(id, seen) => {
-                    known.insert(id, ());
-                    self.saw_surely(id, &seen).await;
+        let mut known = BTreeSet::new();
+        // Jobs that the runner should know and has not told of, and since when.
+        let mut missing: BTreeMap<JobId, Instant> = BTreeMap::new();
+        // What could not be written down, for a reason that is no break of the store.
+        let mut unwritten: BTreeMap<JobId, Seen> = BTreeMap::new();
+        let mut again = tokio::time::interval(BEAT);
+        loop {
+            let told = tokio::select! {
+                told = told.recv() => told,
+                _ = again.tick() => {
+                    let gone = missing.extract_if(.., |_, since| since.elapsed() >= GONE_AFTER).map(|(id, _)| id);
+                    unwritten.extend(gone.map(|id| (id, self::quiet(Phase::Gone))));
+                    for (id, seen) in std::mem::take(&mut unwritten) {
+                        if !self.saw_surely(id, &seen).await {
+                            unwritten.insert(id, seen);
+                        }
+                    }
+                    continue;
                 }
-                Told::Synced => {
+            };
+            match told {
+                Some(Told::Seen(id, seen)) => {
+                    known.insert(id);
+                    missing.remove(&id);
+                    unwritten.remove(&id);
+                    if !self.saw_surely(id, &seen).await {
+                        unwritten.insert(id, seen);
+                    }
+                }
+                Some(Told::Synced) => {
                     self.0.health.set("runner", Ok(self.0.runner.name()));
-                    self.miss(&known).await;
+                    missing = self.missing(&known).await;
                     known.clear();
                 }
-                Told::Blind(why) => {
+                Some(Told::Blind(why)) => {
                     tracing::warn!(why, "the runner does not see its jobs");
                     self.0.health.set("runner", Err(why));
                     known.clear();
+                    missing.clear();
                 }
+                None => return,
             }
         }
     }
 
-    /// Says of jobs that ran and that the runner does not know that they are gone.
-    async fn miss(&self, known: &BTreeMap<JobId, ()>) {
+    /// Returns the jobs that were begun and that the runner does not know; it has some time yet to tell of them.
+    async fn missing(&self, known: &BTreeSet<JobId>) -> BTreeMap<JobId, Instant> {
+        let mut out = BTreeMap::new();
         let mut after = None;
+        let mut backoff = Backoff::new();
         loop {
             let jobs = match self.0.store.unfinished(after, BATCH).await {
                 Ok(jobs) => jobs,
-                Err(error) => return self.trouble("look for jobs that are gone", &error),
+                Err(error) => {
+                    self.trouble("look for jobs that are gone", &error);
+                    backoff.wait().await;
+                    continue;
+                }
             };
-            let Some(last) = jobs.last() else { return };
+            let Some(last) = jobs.last() else { return out };
             after = Some(last.id);
             for job in jobs {
-                let begun = job.started_ms.is_some() || job.attempts > 0 || job.cancelling;
-                let age = now_ms() - job.started_ms.unwrap_or(job.created_ms);
-                let old = u128::try_from(age).is_ok_and(|age| age >= GONE_AFTER.as_millis());
-                if !job.state.is_final() && begun && old && !known.contains_key(&job.id) {
-                    tracing::warn!(job_id = %job.id, "the runner does not know this job any more");
-                    self.saw_surely(job.id, &quiet(Phase::Gone)).await;
+                let begun = job.started_ms.is_some() || job.attempts > 0;
+                if begun && !job.state.is_final() && !known.contains(&job.id) {
+                    tracing::warn!(job_id = %job.id, "the runner does not know this job");
+                    out.insert(job.id, Instant::now());
                 }
             }
         }
     }
 
-    async fn saw_surely(&self, id: JobId, seen: &Seen) {
+    /// Writes down what is seen of a job, however long the store is away. Says whether it is written.
+    async fn saw_surely(&self, id: JobId, seen: &Seen) -> bool {
         let mut backoff = Backoff::new();
         loop {
             match self.saw(id, seen).await {
-                Ok(()) => return,
+                Ok(()) => return true,
                 Err(error @ (StoreError::Unavailable(_) | StoreError::Timeout(_) | StoreError::Full(_))) => {
                     self.trouble("write down how a job is", &error);
                     backoff.wait().await;
                 }
-                Err(error) => return self.trouble("write down how a job is", &error),
+                Err(error) => {
+                    self.trouble("write down how a job is", &error);
+                    return false;
+                }
             }
         }
     }
@@ -292,11 +381,17 @@ impl Control {
     /// Writes down what is seen of a job, against whoever else changes its row.
     async fn saw(&self, id: JobId, seen: &Seen) -> Result<(), StoreError> {
         loop {
-            let Some(job) = self.0.store.job(id, &super::store::Scope::All).await? else {
+            let Some(job) = self.0.store.job(id, &Scope::All).await? else {
+                // It was deleted, and whoever deleted it could not know what the runner still has.
+                self.discard(id).await;
                 return Ok(());
             };
             let change = job::observe(&job, seen, now_ms());
             if change.is_empty() {
+                if job.log_complete {
+                    // This server, or one before it, ended between storing the log and saying so to the runner.
+                    self.forget(&job).await;
+                }
                 self.collect(&job);
                 return Ok(());
             }
@@ -317,22 +412,35 @@ impl Control {
         }
     }
 
+    async fn forget(&self, job: &Job) {
+        if let Err(error) = self.0.runner.forget(job).await {
+            tracing::warn!(job_id = %job.id, error = format!("{:#}", anyhow::Error::new(error)), "the runner could not clean up behind a job; it is tried again when a server starts");
+        }
+    }
+
+    async fn discard(&self, id: JobId) {
+        if let Err(error) = self.0.runner.discard(id).await {
+            tracing::warn!(job_id = %id, error = format!("{:#}", anyhow::Error::new(error)), "the runner could not remove a job that was deleted; it is tried again when a server starts");
+        }
+    }
+
     /// Makes sure that somebody reads the job's output, if there is or was any.
     fn collect(&self, job: &Job) {
-        let wanted = matches!(job.state, State::Running | State::Stopping) || job.state.is_final() && !job.log_complete;
-        if !wanted {
+        if !collect::wanted(job) {
             return;
         }
-        let mut collectors = self.0.collectors.lock().unwrap_or_else(PoisonError::into_inner);
-        collectors.retain(|_, task| !task.is_finished());
+        let mut collectors = self.collectors();
         if let Entry::Vacant(place) = collectors.entry(job.id) {
             place.insert(tokio::spawn(collect::run(self.clone(), job.id)));
         }
     }
 
+    fn collectors(&self) -> MutexGuard<'_, BTreeMap<JobId, JoinHandle<()>>> {
+        self.0.collectors.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn stop_collectors(&self) {
-        let mut collectors = self.0.collectors.lock().unwrap_or_else(PoisonError::into_inner);
-        for (_, task) in std::mem::take(&mut *collectors) {
+        for (_, task) in std::mem::take(&mut *self.collectors()) {
             task.abort();
         }
     }

@@ -3,6 +3,7 @@
 //! Rows are narrow, so that a list reads little; specs and logs lie beside them. Counters per owner and state are kept by
 //! whoever changes a row, in the same transaction, so that nobody has to count. SQL is written in these modules alone.
 
+pub mod postgres;
 pub mod sqlite;
 
 mod fault;
@@ -12,6 +13,8 @@ mod migration;
 mod row;
 
 use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -140,6 +143,23 @@ pub enum Changed {
     /// Changes may have been missed, because the connection on which they are told broke: what is shown must be read
     /// again.
     Missed,
+}
+
+/// Opens the store at an address: `postgres://...`, or the path of an SQLite file, with `sqlite:` before it or not.
+///
+/// # Errors
+/// It cannot be opened; no error has the address of a PostgreSQL database in it, for that may have a password.
+pub async fn open(address: &str, settings: sqlite::Settings) -> Result<Arc<dyn JobStore>, StoreError> {
+    if ["postgres://", "postgresql://"]
+        .iter()
+        .any(|scheme| address.starts_with(scheme))
+    {
+        return Ok(Arc::new(postgres::Postgres::open(address).await?));
+    }
+    let path = address
+        .strip_prefix("sqlite:")
+        .map_or(address, |rest| rest.strip_prefix("//").unwrap_or(rest));
+    Ok(Arc::new(sqlite::Sqlite::open(Path::new(path), settings).await?))
 }
 
 /// A store of jobs.

@@ -14,18 +14,47 @@ use crate::harness::TestEnvironment;
 const LIMIT: Duration = Duration::from_secs(10);
 
 /// A server that is running; killed where a test gives up on it.
-struct Server {
+pub(crate) struct Server {
     child: Child,
-    address: SocketAddr,
+    pub(crate) address: SocketAddr,
     log: Receiver<Value>,
     /// From the start of the process to the first whole answer with 200.
     first_answer: Duration,
 }
 
+/// What a server answered.
+#[derive(Debug)]
+pub(crate) struct Answer {
+    pub(crate) status: u16,
+    pub(crate) head: String,
+    pub(crate) body: Vec<u8>,
+}
+
+impl Answer {
+    pub(crate) fn json(&self) -> Value {
+        serde_json::from_slice(&self.body).unwrap_or_else(|error| panic!("{error}: {self:?}"))
+    }
+
+    pub(crate) fn text(&self) -> String {
+        String::from_utf8_lossy(&self.body).into_owned()
+    }
+
+    pub(crate) fn header(&self, name: &str) -> Option<&str> {
+        let lines = self.head.lines().skip(1).filter_map(|line| line.split_once(": "));
+        lines
+            .filter(|(known, _)| known.eq_ignore_ascii_case(name))
+            .map(|(_, value)| value)
+            .next()
+    }
+}
+
 impl Server {
-    fn start(world: &TestEnvironment, args: &[&str]) -> Self {
+    pub(crate) fn start(world: &TestEnvironment, args: &[&str]) -> Self {
         let start = Instant::now();
-        let mut all = vec!["serve", "--listen", "127.0.0.1:0"];
+        let mut all = vec!["serve"];
+        if !args.iter().any(|arg| arg.starts_with("--listen")) {
+            all.extend(["--listen", "127.0.0.1:0"]);
+        }
         all.extend(args);
         let mut child = world
             .command(&all)
@@ -44,9 +73,13 @@ impl Server {
                 }
             }
         });
-        let first = log.recv_timeout(LIMIT).expect("a first line");
-        assert_eq!(first["message"], "listening", "{first}");
-        let address = first["address"]
+        let listening = loop {
+            let line: Value = log.recv_timeout(LIMIT).expect("a line that says where it listens");
+            if line["message"] == "listening" {
+                break line;
+            }
+        };
+        let address = listening["address"]
             .as_str()
             .expect("an address")
             .parse()
@@ -63,23 +96,62 @@ impl Server {
     }
 
     fn get(&self, path: &str) -> (u16, String) {
-        let mut stream = TcpStream::connect(self.address).expect("connected");
-        write!(
-            stream,
-            "GET {path} HTTP/1.1\r\nhost: x\r\nx-request-id: test-1\r\nconnection: close\r\n\r\n"
-        )
-        .expect("sent");
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer).expect("answered");
-        let status = answer.split(' ').nth(1).expect("a status").parse().expect("a number");
-        (status, answer)
+        let answer = self.ask("GET", path, &["x-request-id: test-1"], "");
+        (answer.status, answer.text())
     }
 
-    fn signal(&self, signal: Signal) {
+    /// Sends a request and reads all of the answer. HTTP/1.0 has no parts of bodies that would have to be put together.
+    pub(crate) fn ask(&self, method: &str, path: &str, headers: &[&str], body: &str) -> Answer {
+        let mut stream = self.send(method, path, headers, body);
+        let mut bytes = Vec::new();
+        stream.read_to_end(&mut bytes).expect("answered");
+        let end = bytes
+            .windows(4)
+            .position(|part| part == b"\r\n\r\n")
+            .expect("a whole head");
+        let head = String::from_utf8_lossy(&bytes[..end]).into_owned();
+        let status = head.split(' ').nth(1).expect("a status").parse().expect("a number");
+        Answer {
+            status,
+            head,
+            body: bytes.split_off(end + 4),
+        }
+    }
+
+    /// Sends a request.
+    pub(crate) fn send(&self, method: &str, path: &str, headers: &[&str], body: &str) -> TcpStream {
+        let mut stream = TcpStream::connect(self.address).expect("connected");
+        stream.set_read_timeout(Some(2 * LIMIT)).expect("set");
+        let mut head = format!("{method} {path} HTTP/1.0\r\n");
+        if !headers.iter().any(|header| header.starts_with("host:")) {
+            head.push_str("host: localhost\r\n");
+        }
+        for header in headers {
+            head.push_str(&format!("{header}\r\n"));
+        }
+        if !body.is_empty() {
+            head.push_str(&format!("content-length: {}\r\n", body.len()));
+        }
+        // The server may have said no before it has read all of it.
+        _ = write!(stream, "{head}\r\n{body}");
+        stream
+    }
+
+    /// Ends the server as nothing can be done against.
+    pub(crate) fn kill(&mut self) {
+        self.child.kill().expect("killed");
+        self.child.wait().expect("ended");
+    }
+
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    pub(crate) fn signal(&self, signal: Signal) {
         kill_process(Pid::from_child(&self.child), signal).expect("signalled");
     }
 
-    fn ended(&mut self) -> ExitStatus {
+    pub(crate) fn ended(&mut self) -> ExitStatus {
         let start = Instant::now();
         loop {
             if let Some(status) = self.child.try_wait().expect("waited") {
@@ -114,13 +186,15 @@ impl Drop for Server {
     }
 }
 
-/// A world as poor as the dashboard's own image: no home, no CA bundle, nothing on PATH.
-fn bare() -> TestEnvironment {
+/// A world as poor as the dashboard's own image: no home, no CA bundle, nothing on PATH. It has a place for jobs.
+pub(crate) fn bare() -> TestEnvironment {
     let mut world = TestEnvironment::new();
     let nothing = world.write("empty.pem", "").display().to_string();
     let empty = world.path("empty").display().to_string();
+    let data = world.path("data").display().to_string();
     world
         .set("HOME", "")
+        .set("LABCTL_DATA_DIR", data)
         .set("SSL_CERT_FILE", nothing)
         .set("SSL_CERT_DIR", empty);
     world
@@ -139,12 +213,13 @@ fn it_answers_within_200_ms_of_its_start() {
 
 #[test]
 fn each_request_is_one_line_of_json() {
-    let server = Server::start(&bare(), &[]);
+    let world = bare();
+    let server = Server::start(&world, &[]);
     server.get("/nowhere?secret=1");
     let lines = server.log_until("request");
-    assert_eq!(lines[0]["path"], "/healthz");
+    assert_eq!(lines.last().expect("a line")["path"], "/healthz");
     let lines = server.log_until("request");
-    let line = &lines[0];
+    let line = lines.last().expect("a line");
     assert_eq!(line["level"], "INFO");
     assert_eq!(
         (line["method"].as_str(), line["status"].as_u64()),
@@ -160,7 +235,8 @@ fn each_request_is_one_line_of_json() {
 
 #[test]
 fn sigterm_makes_it_unready_then_ends_it_with_0() {
-    let mut server = Server::start(&bare(), &["--drain", "700ms"]);
+    let world = bare();
+    let mut server = Server::start(&world, &["--drain", "700ms"]);
     assert_eq!(server.get("/readyz").0, 200);
     let asked = Instant::now();
     server.signal(Signal::TERM);
@@ -175,7 +251,8 @@ fn sigterm_makes_it_unready_then_ends_it_with_0() {
 
 #[test]
 fn a_second_signal_ends_it_at_once() {
-    let mut server = Server::start(&bare(), &["--drain", "60s"]);
+    let world = bare();
+    let mut server = Server::start(&world, &["--drain", "60s"]);
     server.signal(Signal::TERM);
     server.log_until("stopping; a second signal ends it at once");
     server.signal(Signal::TERM);
@@ -184,14 +261,16 @@ fn a_second_signal_ends_it_at_once() {
 
 #[test]
 fn ctrl_c_does_not_wait_for_the_drain() {
-    let mut server = Server::start(&bare(), &["--drain", "60s"]);
+    let world = bare();
+    let mut server = Server::start(&world, &["--drain", "60s"]);
     server.signal(Signal::INT);
     assert_eq!(server.ended().code(), Some(0));
 }
 
 #[test]
 fn a_taken_port_is_an_error_that_names_the_holder() {
-    let server = Server::start(&bare(), &[]);
+    let world = bare();
+    let server = Server::start(&world, &[]);
     let output = bare().run(&["serve", "--listen", &server.address.to_string()]);
     assert_eq!(output.exit, Some(3), "{output}");
     let pid = format!("(pid {})", server.child.id());
@@ -221,8 +300,74 @@ fn wrong_flags_are_refused_before_anything_listens() {
 }
 
 #[test]
+fn an_address_that_others_reach_wants_tokens_or_has_no_jobs() {
+    let world = bare();
+    let output = world.run(&["serve", "--listen", "0.0.0.0:0", "--runner", "process"]);
+    assert_eq!((output.exit, output.stdout.as_str()), (Some(2), ""), "{output}");
+    assert!(output.stderr.contains("error[LAB-USE-003]"), "{output}");
+    assert!(output.stderr.contains("--token-file"), "{output}");
+    let readable = world.write("tokens", "ana:0123456789abcdef\n").display().to_string();
+    let output = world.run(&["serve", "--listen", "0.0.0.0:0", "--token-file", &readable]);
+    assert_eq!(output.exit, Some(2), "{output}");
+    assert!(output.stderr.contains("hint: chmod 600"), "{output}");
+
+    // As the chart runs it.
+    let server = Server::start(&world, &["--listen=0.0.0.0:0", "--drain", "0"]);
+    assert_eq!(server.get("/readyz").0, 200);
+    assert_eq!(server.ask("GET", "/version", &["host: any.example"], "").status, 200);
+    let answer = server.ask("POST", "/jobs", &["content-type: application/json"], "{}");
+    assert_eq!(
+        (answer.status, &answer.json()["code"]),
+        (404, &"not-found".into()),
+        "{answer:?}"
+    );
+    assert!(!world.path("data").exists(), "it needs no place for jobs");
+}
+
+#[test]
+fn without_a_place_for_jobs_it_says_how_to_name_one() {
+    let mut world = bare();
+    world.set("LABCTL_DATA_DIR", "");
+    let output = world.run(&["serve", "--listen", "127.0.0.1:0"]);
+    assert_eq!(output.exit, Some(2), "{output}");
+    assert!(output.stderr.contains("--data-dir DIR"), "{output}");
+}
+
+#[test]
+fn a_file_that_is_no_database_is_refused_and_left_as_it_is() {
+    let world = bare();
+    let path = world.write("notes.txt", "not a database, but a text of some length\n".repeat(100));
+    let url = format!("sqlite:{}", path.display());
+    let output = world.run(&["serve", "--listen", "127.0.0.1:0", "--store", &url]);
+    assert_eq!(output.exit, Some(2), "{output}");
+    assert!(
+        output.stderr.contains("LAB-USE-003") && output.stderr.contains("notes.txt"),
+        "{output}"
+    );
+    assert!(
+        std::fs::read_to_string(path)
+            .expect("there")
+            .starts_with("not a database")
+    );
+    for bad in ["sqlite:", "mysql://u:secret@h/d", "/tmp/x.db"] {
+        let output = world.run(&["serve", "--store", bad]);
+        assert_eq!(output.exit, Some(2), "{bad}: {output}");
+        assert!(output.stderr.contains("sqlite:PATH"), "{output}");
+        let mut world = bare();
+        world.set("LABCTL_STORE", bad);
+        let output = world.run(&["serve"]);
+        assert_eq!(output.exit, Some(2), "{bad}: {output}");
+        assert!(
+            output.stderr.contains("LABCTL_STORE") && !output.stderr.contains("secret"),
+            "{output}"
+        );
+    }
+}
+
+#[test]
 fn the_probe_says_what_it_was_answered() {
-    let server = Server::start(&bare(), &[]);
+    let world = bare();
+    let server = Server::start(&world, &[]);
     let base = format!("http://{}", server.address);
     let run = |url: &str, expect: &str| bare().run(&["probe", "http", url, "--expect", expect]);
     let output = run(&format!("{base}/readyz"), "200");

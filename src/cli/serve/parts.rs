@@ -21,8 +21,9 @@ use crate::dashboard::log::hub::Hub;
 use crate::dashboard::runner::Runner;
 use crate::dashboard::runner::process::{Options, ProcessRunner};
 use crate::dashboard::service::Service;
+use crate::dashboard::store::postgres::Postgres;
 use crate::dashboard::store::sqlite::{self, Sqlite};
-use crate::dashboard::store::JobStore;
+use crate::dashboard::store::{JobStore, StoreError};
 use crate::drive::files;
 use crate::error::{Code, Diagnose, Diagnosis};
 
@@ -43,10 +44,21 @@ pub(super) enum RunnerKind {
 }
 
 /// Where jobs are kept.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub(super) enum StoreUrl {
     /// A file.
     Sqlite(PathBuf),
+    /// A server. The URL may have a password in it.
+    Postgres(String),
+}
+
+impl std::fmt::Debug for StoreUrl {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Sqlite(path) => f.debug_tuple("Sqlite").field(path).finish(),
+            Self::Postgres(_) => f.write_str("Postgres(..)"),
+        }
+    }
 }
 
 impl FromStr for StoreUrl {
@@ -59,6 +71,9 @@ impl FromStr for StoreUrl {
                 return Ok(Self::Sqlite(PathBuf::from(path)));
             }
         }
+        if text.starts_with("postgres://") || text.starts_with("postgresql://") {
+            return Ok(Self::Postgres(text.to_owned()));
+        }
         // What was given may hold a password, so it is not repeated.
         Err("it must be sqlite:PATH or postgres://USER:PASSWORD@HOST/NAME".to_owned())
     }
@@ -67,7 +82,6 @@ impl FromStr for StoreUrl {
 /// The parts, at work.
 pub(super) struct Parts {
     api: Api,
-    store: Arc<dyn JobStore>,
     work: JoinHandle<()>,
 }
 
@@ -84,36 +98,16 @@ impl Parts {
         let Some(runner) = runner(kind, args, data.clone())? else {
             return Ok(None);
         };
-        let store = store(args.store.clone(), data).await?;
-        let hub = Hub::default();
-        let control = Control::new(
-            Arc::clone(&store),
-            Arc::clone(&runner),
-            hub.clone(),
-            health.clone(),
-            holder(),
-        );
+        let places = Places {
+            url: store_url(args, data)?,
+            quota_bytes: args.quota.map(|mib| mib.saturating_mul(1 << 20)),
+            health: health.clone(),
+        };
+        let store = places.first().await?;
         let guard = Guard::new(auth, args.host.clone());
         let api = Api::new(guard, Streams::new(args.max_streams.get(), closing.clone()));
-        let ready = (api.clone(), Arc::clone(&store), health.clone());
-        let work = tokio::spawn(async move {
-            let (api, store, health) = ready;
-            // A database that comes later than the server is no reason to end: /readyz says so meanwhile.
-            let service = loop {
-                match Service::new(Arc::clone(&store), Arc::clone(&runner), control.clone(), hub.clone()).await {
-                    Ok(service) => break service,
-                    Err(error) => {
-                        tracing::warn!(%error, cause = ?error, "the store does not answer yet");
-                        health.set("store", Err(error.to_string()));
-                        tokio::time::sleep(TRY_AGAIN).await;
-                    }
-                }
-            };
-            health.set("store", Ok(store.name()));
-            api.ready(service);
-            control.run().await;
-        });
-        Ok(Some(Self { api, store, work }))
+        let work = tokio::spawn(work(api.clone(), places, store, runner));
+        Ok(Some(Self { api, work }))
     }
 
     /// Returns what routes of jobs use.
@@ -121,30 +115,106 @@ impl Parts {
         self.api.clone()
     }
 
-    /// Ends the work.
+    /// Ends the work. Jobs that are processes see their lifeline close, and end.
     pub(super) async fn end(self) {
         self.work.abort();
         _ = self.work.await;
-        drop(self.store);
     }
 }
 
-/// Opens the store.
-async fn store(url: Option<StoreUrl>, data: Result<PathBuf, Diagnosis>) -> Result<Arc<dyn JobStore>> {
-    let url = match url {
-        Some(url) => url,
-        None => StoreUrl::Sqlite(data?.join(DATABASE)),
+/// Runs jobs, from when the store is there. A database that comes later than the server is no reason to end: `/readyz`
+/// says so meanwhile.
+async fn work(api: Api, places: Places, first: Option<Arc<dyn JobStore>>, runner: Arc<dyn Runner>) {
+    let hub = Hub::default();
+    let mut known = first;
+    let (service, control) = loop {
+        let opened = match known.take() {
+            Some(store) => Ok(store),
+            None => places.open().await,
+        };
+        let begun = match opened {
+            Ok(store) => {
+                let health = places.health.clone();
+                let control = Control::new(Arc::clone(&store), Arc::clone(&runner), hub.clone(), health, holder());
+                let service = Service::new(Arc::clone(&store), Arc::clone(&runner), control.clone(), hub.clone()).await;
+                service.map(|service| {
+                    places.health.set("store", Ok(store.name()));
+                    (service, control)
+                })
+            }
+            Err(error) => Err(error),
+        };
+        match begun {
+            Ok(begun) => break begun,
+            Err(error) => {
+                let text = format!("{:#}", anyhow::Error::new(error));
+                tracing::warn!(error = text, "the store cannot be used yet; it is tried again");
+                places
+                    .health
+                    .set("store", Err("the database does not answer".to_owned()));
+                tokio::time::sleep(TRY_AGAIN).await;
+            }
+        }
     };
-    match url {
-        StoreUrl::Sqlite(path) => {
-            private_file(&path)?;
-            let opened = Sqlite::open(&path, sqlite::Settings::default()).await;
-            Ok(Arc::new(opened.diagnose(|| {
-                Diagnosis::new(Code::Setting, format!("the database `{}` cannot be used", path.display()))
-                    .hint("labctl serve --store sqlite:PATH takes another file")
-            })?))
+    api.ready(service);
+    control.run().await;
+}
+
+/// Where the store is, and who is told how it is.
+struct Places {
+    url: StoreUrl,
+    quota_bytes: Option<u64>,
+    health: Health,
+}
+
+impl Places {
+    /// Opens the store; nothing where it may come later.
+    async fn first(&self) -> Result<Option<Arc<dyn JobStore>>> {
+        if let StoreUrl::Sqlite(path) = &self.url {
+            private_file(path)?;
+        }
+        match (self.open().await, &self.url) {
+            (Ok(store), _) => Ok(Some(store)),
+            (Err(StoreError::Unavailable(_) | StoreError::Timeout(_)), StoreUrl::Postgres(_)) => {
+                self.health.set("store", Err("the database does not answer".to_owned()));
+                Ok(None)
+            }
+            (Err(error), StoreUrl::Sqlite(path)) => Err(error).diagnose(|| {
+                Diagnosis::new(
+                    Code::Setting,
+                    format!("the database `{}` cannot be used", path.display()),
+                )
+                .hint("labctl serve --store sqlite:PATH takes another file")
+            }),
+            (Err(error), StoreUrl::Postgres(_)) => Err(error).diagnose(|| {
+                Diagnosis::new(Code::Setting, "the database of --store cannot be used")
+                    .hint("labctl serve --store postgres://USER:PASSWORD@HOST/NAME")
+            }),
         }
     }
+
+    async fn open(&self) -> std::result::Result<Arc<dyn JobStore>, StoreError> {
+        match &self.url {
+            StoreUrl::Sqlite(path) => {
+                let settings = sqlite::Settings {
+                    quota_bytes: self.quota_bytes,
+                };
+                Ok(Arc::new(Sqlite::open(path, settings).await?))
+            }
+            StoreUrl::Postgres(url) => Ok(Arc::new(Postgres::open(url).await?)),
+        }
+    }
+}
+
+/// Finds the store: the flag, the variable, then a file in the data directory.
+fn store_url(args: &Args, data: std::result::Result<PathBuf, Diagnosis>) -> Result<StoreUrl> {
+    Ok(match (args.store.clone(), config::text_variable("LABCTL_STORE")) {
+        (Some(url), _) => url,
+        (None, Some(text)) => text
+            .parse()
+            .map_err(|wrong| Diagnosis::new(Code::Setting, format!("LABCTL_STORE: {wrong}")))?,
+        (None, None) => StoreUrl::Sqlite(data?.join(DATABASE)),
+    })
 }
 
 /// Makes a file that nobody but its owner may read, where there is none: what jobs print and the environment that they
@@ -154,16 +224,16 @@ fn private_file(path: &Path) -> Result<()> {
     let dir = path.parent().unwrap_or(Path::new("."));
     let made = std::fs::DirBuilder::new().recursive(true).mode(0o700).create(dir);
     made.map_err(|error| files::explain(error, "make the directory", dir))?;
-    let file = std::fs::OpenOptions::new().append(true).create(true).mode(0o600).open(path);
+    let file = std::fs::OpenOptions::new()
+        .append(true)
+        .create(true)
+        .mode(0o600)
+        .open(path);
     file.map(drop).map_err(|error| files::explain(error, "open", path))
 }
 
 /// Opens the runner; nothing where no jobs are run. This is the one place that knows which runners there are.
-fn runner(
-    kind: RunnerKind,
-    args: &Args,
-    data: Result<PathBuf, Diagnosis>,
-) -> Result<Option<Arc<dyn Runner>>> {
+fn runner(kind: RunnerKind, args: &Args, data: Result<PathBuf, Diagnosis>) -> Result<Option<Arc<dyn Runner>>> {
     match kind {
         RunnerKind::Process => {
             let runner = ProcessRunner::open(Options {

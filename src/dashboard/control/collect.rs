@@ -6,7 +6,7 @@ use tokio::sync::mpsc;
 use tokio::time::Instant;
 
 use super::{Backoff, Control};
-use crate::dashboard::job::{Job, JobId};
+use crate::dashboard::job::{Job, JobId, State};
 use crate::dashboard::log::hub::Feed;
 use crate::dashboard::log::{Chunk, Line};
 use crate::dashboard::runner::Batch;
@@ -15,20 +15,29 @@ use crate::dashboard::store::{Scope, StoreError};
 /// A part is stored when it has this many bytes, or is this old.
 const PART_BYTES: usize = 256 << 10;
 const PART_AGE: Duration = Duration::from_millis(500);
-/// How many batches may wait for the store; then the runner waits.
+/// How many bytes may wait for a slow store; then the runner waits. Until then viewers see lines as they come.
+const WAITING_BYTES: usize = 4 << 20;
+/// What a line costs beside its bytes, where bytes are counted.
+const LINE_COST: usize = 32;
+/// How many batches may wait to be looked at.
 const WAITING: usize = 4;
 /// How long it is waited where the runner has nothing more of a job that has not ended: between two attempts, or its end
 /// is not told yet.
 const PAUSE: Duration = Duration::from_millis(50);
 
-/// Reads a job's output until it is stored whole and the job has ended, or the job is deleted.
+/// Returns whether a job's output is to be read: there may be more than is stored.
+pub(super) fn wanted(job: &Job) -> bool {
+    matches!(job.state, State::Running | State::Stopping) || job.state.is_final() && !job.log_complete
+}
+
+/// Reads a job's output until it is stored whole and the job has ended, or nothing of the job runs, or it is deleted.
 pub(super) async fn run(control: Control, id: JobId) {
     let mut backoff = Backoff::new();
     // One feed for all rounds: viewers must not take a break between two of them for the end.
     let mut feed = None;
     loop {
         match round(&control, id, &mut feed).await {
-            Ok(Round::Whole) => return,
+            Ok(Round::Over) => break,
             Ok(Round::MoreMayCome) => {
                 tokio::time::sleep(PAUSE).await;
                 backoff = Backoff::new();
@@ -39,11 +48,19 @@ pub(super) async fn run(control: Control, id: JobId) {
             }
         }
     }
+    drop(feed);
+    control.collectors().remove(&id);
+    // Who wanted it to be read meanwhile found that it was.
+    match control.0.store.job(id, &Scope::All).await {
+        Ok(Some(job)) => control.collect(&job),
+        Ok(None) => control.discard(id).await,
+        Err(_) => control.wake(),
+    }
 }
 
 enum Round {
-    /// Everything is stored and nothing more comes.
-    Whole,
+    /// Everything that there is is stored, and nothing more comes as the job is now.
+    Over,
     /// The job has not ended, or its end came while it was read.
     MoreMayCome,
 }
@@ -51,10 +68,10 @@ enum Round {
 async fn round(control: &Control, id: JobId, feed: &mut Option<Feed>) -> anyhow::Result<Round> {
     let store = &control.0.store;
     let Some(job) = store.job(id, &Scope::All).await? else {
-        return Ok(Round::Whole);
+        return Ok(Round::Over);
     };
-    if job.log_complete {
-        return Ok(Round::Whole);
+    if !wanted(&job) {
+        return Ok(Round::Over);
     }
     let (position, stored) = match store.log_end(id).await? {
         Some(chunk) => {
@@ -80,63 +97,70 @@ async fn round(control: &Control, id: JobId, feed: &mut Option<Feed>) -> anyhow:
     // Whether it had ended is what was known before reading: an end that came meanwhile can have lines behind it. And
     // where the row changed meanwhile, the next round sees how.
     if job.state.is_final() && control.complete(&job).await? {
-        forget(control, &job).await;
-        return Ok(Round::Whole);
+        control.forget(&job).await;
+        return Ok(Round::Over);
     }
     Ok(Round::MoreMayCome)
 }
 
-async fn forget(control: &Control, job: &Job) {
-    if let Err(error) = control.0.runner.forget(job).await {
-        // What it leaves is found by the runner's own cleaning at its next start.
-        tracing::warn!(job_id = %job.id, error = format!("{:#}", anyhow::Error::new(error)), "the runner could not clean up behind a job");
-    }
+/// Lines that wait to be stored.
+#[derive(Default)]
+struct Part {
+    lines: Vec<Line>,
+    cost: usize,
+    position: String,
 }
 
 /// Shows lines as they come and stores them in parts, until no more come.
 async fn keep(control: &Control, id: JobId, feed: &Feed, mut batches: mpsc::Receiver<Batch>) -> Result<(), StoreError> {
-    let mut part: Vec<Line> = Vec::new();
-    let mut bytes = 0;
-    let mut position = String::new();
+    let mut part = Part::default();
     let mut due = Instant::now();
+    let mut ended = false;
+    let mut storing = None;
     loop {
-        let batch = tokio::select! {
-            batch = batches.recv() => batch,
-            () = tokio::time::sleep_until(due), if !part.is_empty() => Some(Batch { lines: Vec::new(), position: position.clone() }),
-        };
-        let ended = batch.is_none();
-        if let Some(batch) = batch {
-            if part.is_empty() {
-                due = Instant::now() + PART_AGE;
-            }
-            feed.push(batch.lines.iter().cloned());
-            bytes += batch.lines.iter().map(|line| line.bytes.len()).sum::<usize>();
-            part.extend(batch.lines);
-            position = batch.position;
+        let full = ended || part.cost >= PART_BYTES || Instant::now() >= due;
+        if storing.is_none() && !part.lines.is_empty() && full {
+            storing = Some(Box::pin(store(control, id, std::mem::take(&mut part))));
         }
-        if !part.is_empty() && (ended || bytes >= PART_BYTES || Instant::now() >= due) {
-            store(control, id, &part, &position).await?;
-            feed.stored(part.last().map_or(0, |line| line.number));
-            part.clear();
-            bytes = 0;
-        }
-        if ended {
+        if ended && storing.is_none() {
             return Ok(());
+        }
+        tokio::select! {
+            batch = batches.recv(), if !ended && part.cost < WAITING_BYTES => match batch {
+                Some(batch) => {
+                    if part.lines.is_empty() {
+                        due = Instant::now() + PART_AGE;
+                    }
+                    feed.push(batch.lines.iter().cloned());
+                    part.cost += batch.lines.iter().map(|line| line.bytes.len() + LINE_COST).sum::<usize>();
+                    part.lines.extend(batch.lines);
+                    part.position = batch.position;
+                }
+                None => ended = true,
+            },
+            stored = async { storing.as_mut().expect("asked only where there is one").await }, if storing.is_some() => {
+                storing = None;
+                feed.stored(stored?);
+            }
+            () = tokio::time::sleep_until(due), if storing.is_none() && !part.lines.is_empty() => {}
         }
     }
 }
 
-/// Stores a part, however long the store is away: lines wait, and with them the runner.
-async fn store(control: &Control, id: JobId, part: &[Line], position: &str) -> Result<(), StoreError> {
-    let chunk = Chunk::pack(part, position).map_err(StoreError::Broken)?;
+/// Stores a part, however long the store is away; returns the number of its last line.
+async fn store(control: &Control, id: JobId, part: Part) -> Result<u64, StoreError> {
+    let last = part.lines.last().map_or(0, |line| line.number);
+    let chunk = Chunk::pack(&part.lines, part.position).map_err(StoreError::Broken)?;
+    drop(part.lines);
     let mut backoff = Backoff::new();
     loop {
         match control.0.store.append_log(id, &chunk).await {
+            Ok(()) => return Ok(last),
             Err(error @ (StoreError::Unavailable(_) | StoreError::Timeout(_) | StoreError::Full(_))) => {
                 control.trouble("store a part of a log", &error);
                 backoff.wait().await;
             }
-            other => return other,
+            Err(error) => return Err(error),
         }
     }
 }

@@ -29,7 +29,10 @@ type Answer = Result<Response, Problem>;
 
 fn etag(tag: &str) -> [(HeaderName, HeaderValue); 1] {
     // Digits and quotes are always a header's value.
-    [(header::ETAG, HeaderValue::from_str(tag).unwrap_or(HeaderValue::from_static("\"\"")))]
+    [(
+        header::ETAG,
+        HeaderValue::from_str(tag).unwrap_or(HeaderValue::from_static("\"\"")),
+    )]
 }
 
 fn not_modified(tag: &str) -> Response {
@@ -64,7 +67,7 @@ fn created(created: Created) -> Response {
 /// With an `Idempotency-Key`, the same request may be sent again: it is answered with the job of the first time.
 #[utoipa::path(
     post, path = "/jobs", operation_id = "createJob", tag = "jobs",
-    params(("Idempotency-Key" = Option<String>, Header, description = "1 to 255 printable ASCII characters without spaces", max_length = 255)),
+    params(("Idempotency-Key" = Option<String>, Header, description = "1 to 255 printable ASCII characters without spaces", min_length = 1, max_length = 255, pattern = "^[!-~]+$")),
     request_body(content = Spec, description = "What to run"),
     responses(
         (status = 201, description = "Created, or created by an earlier request with this key", body = ApiJob, headers(
@@ -137,12 +140,17 @@ pub(super) async fn list(
     } else if full && page.limit == limit {
         // The largest page has no room for one more.
         let after = jobs.last().map(|job| job.id);
-        !service.list(&caller, &list.filter, Page { after, limit: 1 }).await?.is_empty()
+        !service
+            .list(&caller, &list.filter, Page { after, limit: 1 })
+            .await?
+            .is_empty()
     } else {
         false
     };
     let next = jobs.last().filter(|_| more).map(|last| list.cursor(last.id));
-    let link = next.as_deref().map(|cursor| format!("</jobs?{}>; rel=\"next\"", list.next(cursor)));
+    let link = next
+        .as_deref()
+        .map(|cursor| format!("</jobs?{}>; rel=\"next\"", list.next(cursor)));
     let page = ApiPage {
         jobs: jobs.into_iter().map(ApiJob::from).collect(),
         next,
@@ -248,7 +256,7 @@ pub(super) async fn counts(State(api): State<Api>, By(caller): By) -> Answer {
 #[utoipa::path(
     get, path = "/jobs/{id}", operation_id = "getJob", tag = "jobs",
     params(
-        ("id" = String, Path, description = "The job's id"),
+        ("id" = String, Path, description = "The job's id", min_length = 13, max_length = 13, pattern = "^[0-7][0-9a-hjkmnp-tv-z]{12}$"),
         ("If-None-Match" = Option<String>, Header, description = "The `ETag` of the job that the client has"),
     ),
     responses(
@@ -273,7 +281,7 @@ pub(super) async fn get(State(api): State<Api>, By(caller): By, Id(id): Id, cond
 #[utoipa::path(
     delete, path = "/jobs/{id}", operation_id = "deleteJob", tag = "jobs",
     params(
-        ("id" = String, Path, description = "The job's id"),
+        ("id" = String, Path, description = "The job's id", min_length = 13, max_length = 13, pattern = "^[0-7][0-9a-hjkmnp-tv-z]{12}$"),
         ("If-Match" = Option<String>, Header, description = "The `ETag` that the job must still have"),
     ),
     responses((status = 204, description = "Deleted"), DeleteRefused)
@@ -306,7 +314,7 @@ async fn act(api: &Api, caller: &Caller, id: JobId, action: Action, conditions: 
 #[utoipa::path(
     post, path = "/jobs/{id}/cancel", operation_id = "cancelJob", tag = "jobs",
     params(
-        ("id" = String, Path, description = "The job's id"),
+        ("id" = String, Path, description = "The job's id", min_length = 13, max_length = 13, pattern = "^[0-7][0-9a-hjkmnp-tv-z]{12}$"),
         ("If-Match" = Option<String>, Header, description = "The `ETag` that the job must still have"),
     ),
     responses(
@@ -317,7 +325,11 @@ async fn act(api: &Api, caller: &Caller, id: JobId, action: Action, conditions: 
 )]
 pub(super) async fn cancel(State(api): State<Api>, By(caller): By, Id(id): Id, conditions: Conditions) -> Answer {
     let job = act(&api, &caller, id, Action::Cancel, &conditions).await?;
-    let status = if job.state.is_final() { StatusCode::OK } else { StatusCode::ACCEPTED };
+    let status = if job.state.is_final() {
+        StatusCode::OK
+    } else {
+        StatusCode::ACCEPTED
+    };
     Ok(row(status, job))
 }
 
@@ -325,34 +337,40 @@ pub(super) async fn cancel(State(api): State<Api>, By(caller): By, Id(id): Id, c
 #[utoipa::path(
     post, path = "/jobs/{id}/suspend", operation_id = "suspendJob", tag = "jobs",
     params(
-        ("id" = String, Path, description = "The job's id"),
+        ("id" = String, Path, description = "The job's id", min_length = 13, max_length = 13, pattern = "^[0-7][0-9a-hjkmnp-tv-z]{12}$"),
         ("If-Match" = Option<String>, Header, description = "The `ETag` that the job must still have"),
     ),
     responses((status = 200, description = "It is held back", body = ApiJob), ActRefused)
 )]
 pub(super) async fn suspend(State(api): State<Api>, By(caller): By, Id(id): Id, conditions: Conditions) -> Answer {
-    Ok(row(StatusCode::OK, act(&api, &caller, id, Action::Suspend, &conditions).await?))
+    Ok(row(
+        StatusCode::OK,
+        act(&api, &caller, id, Action::Suspend, &conditions).await?,
+    ))
 }
 
 /// Let a job go on
 #[utoipa::path(
     post, path = "/jobs/{id}/resume", operation_id = "resumeJob", tag = "jobs",
     params(
-        ("id" = String, Path, description = "The job's id"),
+        ("id" = String, Path, description = "The job's id", min_length = 13, max_length = 13, pattern = "^[0-7][0-9a-hjkmnp-tv-z]{12}$"),
         ("If-Match" = Option<String>, Header, description = "The `ETag` that the job must still have"),
     ),
     responses((status = 200, description = "It goes on", body = ApiJob), ActRefused)
 )]
 pub(super) async fn resume(State(api): State<Api>, By(caller): By, Id(id): Id, conditions: Conditions) -> Answer {
-    Ok(row(StatusCode::OK, act(&api, &caller, id, Action::Resume, &conditions).await?))
+    Ok(row(
+        StatusCode::OK,
+        act(&api, &caller, id, Action::Resume, &conditions).await?,
+    ))
 }
 
 /// Run again what a job ran, as a new job
 #[utoipa::path(
     post, path = "/jobs/{id}/rerun", operation_id = "rerunJob", tag = "jobs",
     params(
-        ("id" = String, Path, description = "The job's id"),
-        ("Idempotency-Key" = Option<String>, Header, description = "1 to 255 printable ASCII characters without spaces", max_length = 255),
+        ("id" = String, Path, description = "The job's id", min_length = 13, max_length = 13, pattern = "^[0-7][0-9a-hjkmnp-tv-z]{12}$"),
+        ("Idempotency-Key" = Option<String>, Header, description = "1 to 255 printable ASCII characters without spaces", min_length = 1, max_length = 255, pattern = "^[!-~]+$"),
     ),
     responses(
         (status = 201, description = "Created, or created by an earlier request with this key", body = ApiJob, headers(

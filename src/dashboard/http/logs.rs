@@ -33,7 +33,7 @@ const OWN_WORD: &str = "[labctl] ";
 #[utoipa::path(
     get, path = "/jobs/{id}/logs", operation_id = "readLog", tag = "logs",
     params(
-        ("id" = String, Path, description = "The job's id"),
+        ("id" = String, Path, description = "The job's id", min_length = 13, max_length = 13, pattern = "^[0-7][0-9a-hjkmnp-tv-z]{12}$"),
         ("follow" = Option<bool>, Query, description = "Wait for lines that are not written yet, until the job ends"),
         ("tail" = Option<u64>, Query, description = "Only the last so many lines of what is there now", minimum = 0),
         ("since" = Option<String>, Query, description = "Only lines written at this time or later: RFC 3339, or how long ago (`90s`, `1h30m`, `7d`)"),
@@ -42,8 +42,8 @@ const OWN_WORD: &str = "[labctl] ";
         ("grep" = Option<String>, Query, description = "Only lines that this regular expression matches (RE2's syntax)"),
         ("timestamps" = Option<bool>, Query, description = "Begin lines of plain text with their time"),
         ("from" = Option<u64>, Query, description = "Only from the line with this number on", minimum = 1),
-        ("format" = Option<String>, Query, description = "`text`, `ndjson` or `sse`; wins over `Accept`"),
-        ("Last-Event-ID" = Option<String>, Header, description = "The number of the last line that the client has"),
+        ("format" = Option<String>, Query, description = "`text`, `ndjson` or `sse`; wins over `Accept`", pattern = "^(text|ndjson|sse)$"),
+        ("Last-Event-ID" = Option<String>, Header, description = "The number of the last line that the client has", pattern = "^[0-9]{1,19}$"),
     ),
     responses(
         (status = 200, description = "The log", content(
@@ -70,7 +70,10 @@ pub(super) async fn read(
     if log.previous {
         let job = service.job(&caller, id).await?;
         let Some(before) = job.attempts.checked_sub(1).filter(|before| *before > 0) else {
-            let why = format!("`previous`: the job has had {} attempts, so there is none before the newest", job.attempts);
+            let why = format!(
+                "`previous`: the job has had {} attempts, so there is none before the newest",
+                job.attempts
+            );
             return Err(Problem::new(Kind::Parameter).detail(why));
         };
         log.select.attempt = Some(before);
@@ -113,8 +116,14 @@ fn last_event(headers: &HeaderMap) -> Result<Option<u64>, Problem> {
     let Some(text) = single(headers, &NAME)?.filter(|text| !text.is_empty()) else {
         return Ok(None);
     };
-    let number = text.bytes().all(|byte| byte.is_ascii_digit()).then(|| text.parse().ok()).flatten();
-    number.map(Some).ok_or_else(|| Problem::new(Kind::Parameter).detail("`Last-Event-ID` must be the number of a line"))
+    let number = text
+        .bytes()
+        .all(|byte| byte.is_ascii_digit())
+        .then(|| text.parse().ok())
+        .flatten();
+    number
+        .map(Some)
+        .ok_or_else(|| Problem::new(Kind::Parameter).detail("`Last-Event-ID` must be the number of a line"))
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -250,7 +259,11 @@ impl Writer {
                 self.last = *to;
             }
         }
-        if self.format == Format::Events { self.events.take() } else { out.into() }
+        if self.format == Format::Events {
+            self.events.take()
+        } else {
+            out.into()
+        }
     }
 
     fn line(&mut self, out: &mut Vec<u8>, line: &Line) {

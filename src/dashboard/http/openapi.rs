@@ -8,6 +8,7 @@ use std::sync::LazyLock;
 use axum::Json;
 use axum::http::{HeaderValue, header};
 use axum::response::{IntoResponse, Response};
+use serde_json::Value;
 use utoipa::openapi::security::{Http, HttpAuthScheme, SecurityRequirement, SecurityScheme};
 use utoipa::openapi::{Components, InfoBuilder, License, OpenApi, OpenApiBuilder, RefOr, tag::TagBuilder};
 use utoipa::{IntoResponses, PartialSchema, ToSchema};
@@ -94,8 +95,8 @@ pub(super) fn open() -> OpenApiRouter<super::App> {
         .routes(routes!(health::version))
 }
 
-/// Returns the description of everything that is served.
-pub fn document() -> OpenApi {
+/// Puts the description of everything that is served together.
+fn described() -> OpenApi {
     let mut components = Components::new();
     let (name, schema) = problem::schema();
     components.schemas.insert(name, schema);
@@ -114,10 +115,16 @@ pub fn document() -> OpenApi {
         http.description = Some(description.to_owned());
         SecurityScheme::Http(http)
     };
-    components.add_security_scheme("token", scheme(HttpAuthScheme::Bearer, "A token of the server's token file."));
+    components.add_security_scheme(
+        "token",
+        scheme(HttpAuthScheme::Bearer, "A token of the server's token file."),
+    );
     components.add_security_scheme(
         "password",
-        scheme(HttpAuthScheme::Basic, "The same token as the password, for browsers. The name is not looked at."),
+        scheme(
+            HttpAuthScheme::Basic,
+            "The same token as the password, for browsers. The name is not looked at.",
+        ),
     );
     let info = InfoBuilder::new()
         .title("job-dashboard")
@@ -151,17 +158,54 @@ pub fn document() -> OpenApi {
     document
 }
 
-static JSON: LazyLock<serde_json::Value> =
-    LazyLock::new(|| serde_json::to_value(document()).unwrap_or_default());
+/// Returns the description of everything that is served, as `/openapi.json` has it.
+pub fn document() -> &'static Value {
+    static DOCUMENT: LazyLock<Value> = LazyLock::new(|| {
+        let mut document = serde_json::to_value(described()).unwrap_or_default();
+        without_null_headers(&mut document);
+        document
+    });
+    &DOCUMENT
+}
+
+/// A header that may be left out is not one that may be null, which the macros say of it.
+fn without_null_headers(value: &mut Value) {
+    let header = value["in"] == "header";
+    if let Some(kind) = value.pointer_mut("/schema/type").filter(|_| header) {
+        one_type(kind);
+    }
+    if let Some(headers) = value.get_mut("headers").and_then(Value::as_object_mut) {
+        for (_, header) in headers {
+            if let Some(kind) = header.pointer_mut("/schema/type") {
+                one_type(kind);
+            }
+        }
+    }
+    match value {
+        Value::Object(map) => map.values_mut().for_each(without_null_headers),
+        Value::Array(values) => values.iter_mut().for_each(without_null_headers),
+        _ => {}
+    }
+}
+
+fn one_type(kind: &mut Value) {
+    let first = kind
+        .as_array()
+        .and_then(|kinds| kinds.iter().find(|kind| *kind != "null"))
+        .cloned();
+    if let Some(first) = first {
+        *kind = first;
+    }
+}
 
 /// Sends the description.
 pub(super) async fn json() -> Response {
-    ([(header::CACHE_CONTROL, "no-cache")], Json(&*JSON)).into_response()
+    ([(header::CACHE_CONTROL, "no-cache")], Json(document())).into_response()
 }
 
 /// Sends the page.
 pub(super) async fn docs() -> Response {
-    static PAGE: LazyLock<String> = LazyLock::new(|| page::html(&JSON));
+    static PAGE: LazyLock<String> = LazyLock::new(|| page::html(document()));
     let kind = HeaderValue::from_static("text/html; charset=utf-8");
     ([(header::CONTENT_TYPE, kind)], PAGE.as_str()).into_response()
 }
@@ -174,8 +218,6 @@ pub(super) async fn style() -> Response {
 
 #[cfg(test)]
 mod tests {
-    use serde_json::Value;
-
     use super::*;
 
     fn references<'a>(value: &'a Value, out: &mut Vec<&'a str>) {
@@ -195,7 +237,7 @@ mod tests {
 
     #[test]
     fn the_description_is_whole() {
-        let document = &*JSON;
+        let document = document();
         assert_eq!(document["openapi"], "3.1.0");
         let mut all = Vec::new();
         references(document, &mut all);
@@ -212,7 +254,10 @@ mod tests {
                 let id = operation["operationId"].as_str().expect("an id");
                 assert!(ids.insert(id), "{id} is used twice");
                 let summary = operation["summary"].as_str().unwrap_or_default();
-                assert!(!summary.is_empty() && !summary.ends_with('.'), "{method} {path}: {summary:?}");
+                assert!(
+                    !summary.is_empty() && !summary.ends_with('.'),
+                    "{method} {path}: {summary:?}"
+                );
                 let guarded = path.starts_with("/jobs") || path == "/events";
                 assert_eq!(operation["responses"].get("401").is_some(), guarded, "{method} {path}");
             }
@@ -221,8 +266,8 @@ mod tests {
 
     #[test]
     fn the_page_has_every_route_and_every_code_and_nothing_of_elsewhere() {
-        let page = page::html(&JSON);
-        for path in JSON["paths"].as_object().expect("paths").keys() {
+        let page = page::html(document());
+        for path in document()["paths"].as_object().expect("paths").keys() {
             assert!(page.contains(path), "{path}");
         }
         for kind in Kind::ALL {

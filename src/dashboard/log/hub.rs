@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 
 use super::Line;
 use crate::dashboard::job::JobId;
@@ -42,7 +42,21 @@ struct Live {
 
 /// The jobs whose lines are being read; cheap to clone, all clones are one.
 #[derive(Clone, Default)]
-pub struct Hub(Arc<Mutex<BTreeMap<JobId, Arc<Live>>>>);
+pub struct Hub(Arc<Mutex<Jobs>>);
+
+#[derive(Default)]
+struct Jobs {
+    live: BTreeMap<JobId, Arc<Live>>,
+    /// Jobs that nobody feeds yet and that somebody waits for.
+    awaited: BTreeMap<JobId, Arc<Notify>>,
+}
+
+/// Waits for somebody to feed a job.
+pub struct Dawn {
+    hub: Hub,
+    id: JobId,
+    notify: Arc<Notify>,
+}
 
 /// Who puts a job's lines into the hub. The log of the job has ended when it is dropped.
 pub struct Feed {
@@ -58,14 +72,14 @@ pub struct Tap {
 }
 
 impl Hub {
-    fn jobs(&self) -> std::sync::MutexGuard<'_, BTreeMap<JobId, Arc<Live>>> {
+    fn jobs(&self) -> std::sync::MutexGuard<'_, Jobs> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Begins a job whose newest stored line is `stored`; nothing where somebody feeds it already.
     pub fn feed(&self, id: JobId, stored: u64) -> Option<Feed> {
         let mut jobs = self.jobs();
-        if jobs.contains_key(&id) {
+        if jobs.live.contains_key(&id) {
             return None;
         }
         let live = Arc::new(Live {
@@ -78,8 +92,12 @@ impl Hub {
                 ended: false,
             }),
         });
-        jobs.insert(id, Arc::clone(&live));
+        jobs.live.insert(id, Arc::clone(&live));
+        let awaited = jobs.awaited.remove(&id);
         drop(jobs);
+        if let Some(awaited) = awaited {
+            awaited.notify_waiters();
+        }
         Some(Feed {
             hub: self.clone(),
             id,
@@ -89,14 +107,24 @@ impl Hub {
 
     /// Returns a way to read a job's lines; nothing where nobody feeds it.
     pub fn tap(&self, id: JobId) -> Option<Tap> {
-        let live = Arc::clone(self.jobs().get(&id)?);
+        let live = Arc::clone(self.jobs().live.get(&id)?);
         let reach = live.reach.subscribe();
         Some(Tap { live, reach })
     }
 
+    /// Returns a way to wait for a job to be fed.
+    pub fn dawn(&self, id: JobId) -> Dawn {
+        let notify = Arc::clone(self.jobs().awaited.entry(id).or_default());
+        Dawn {
+            hub: self.clone(),
+            id,
+            notify,
+        }
+    }
+
     /// Returns how many jobs are fed.
     pub fn len(&self) -> usize {
-        self.jobs().len()
+        self.jobs().live.len()
     }
 
     /// Returns whether no job is fed.
@@ -105,20 +133,53 @@ impl Hub {
     }
 }
 
+impl Dawn {
+    /// Waits until somebody feeds the job; at once where somebody does.
+    pub async fn wait(&self) {
+        let notified = self.notify.notified();
+        tokio::pin!(notified);
+        // From here on a feed that begins is noticed, and one that began before is found.
+        notified.as_mut().enable();
+        if self.hub.tap(self.id).is_none() {
+            notified.await;
+        }
+    }
+}
+
+impl Drop for Dawn {
+    fn drop(&mut self) {
+        let mut jobs = self.hub.jobs();
+        // The map's and this one.
+        if jobs
+            .awaited
+            .get(&self.id)
+            .is_some_and(|notify| Arc::ptr_eq(notify, &self.notify))
+            && Arc::strong_count(&self.notify) == 2
+        {
+            jobs.awaited.remove(&self.id);
+        }
+    }
+}
+
 impl Feed {
-    /// Adds lines that follow those before them, and wakes whoever waits.
+    /// Adds lines that follow those before them, and wakes whoever waits. Lines that were added before are left out: after
+    /// a failure the same ones are read again.
     pub fn push(&self, lines: impl IntoIterator<Item = Line>) {
-        let mut newest = 0;
+        let mut newest = self.live.reach.borrow().newest;
+        let before = newest;
         {
             let mut ring = self.live.ring.lock().unwrap_or_else(PoisonError::into_inner);
             for line in lines {
+                if line.number <= newest {
+                    continue;
+                }
                 newest = line.number;
                 ring.cost += line.bytes.len() + LINE_COST;
                 ring.lines.push_back(line);
             }
             ring.shrink();
         }
-        if newest > 0 {
+        if newest > before {
             self.live.reach.send_modify(|reach| reach.newest = newest);
         }
     }
@@ -133,7 +194,7 @@ impl Feed {
 
 impl Drop for Feed {
     fn drop(&mut self) {
-        self.hub.jobs().remove(&self.id);
+        self.hub.jobs().live.remove(&self.id);
         self.live.reach.send_modify(|reach| reach.ended = true);
     }
 }
@@ -241,6 +302,33 @@ mod tests {
         drop(feed);
         assert!(hub.is_empty() && hub.tap(id()).is_none());
         assert!(hub.feed(id(), 0).is_some());
+    }
+
+    #[test]
+    fn lines_that_are_read_again_are_there_once() {
+        let hub = Hub::default();
+        let feed = hub.feed(id(), 3).expect("fed");
+        let tap = hub.tap(id()).expect("a tap");
+        feed.push([line(4, 1), line(5, 1)]);
+        feed.push([line(4, 1), line(5, 1), line(6, 1)]);
+        assert_eq!(numbers(tap.read(4, 1000)), [4, 5, 6]);
+        assert_eq!(tap.reach().newest, 6);
+    }
+
+    #[tokio::test]
+    async fn who_waits_for_a_job_to_be_fed_is_woken_and_leaves_nothing() {
+        let hub = Hub::default();
+        let dawn = hub.dawn(id());
+        let other = hub.dawn(id());
+        let waiting = tokio::spawn(async move { dawn.wait().await });
+        tokio::task::yield_now().await;
+        assert!(!waiting.is_finished());
+        let feed = hub.feed(id(), 0).expect("fed");
+        waiting.await.expect("no panic");
+        other.wait().await;
+        drop((feed, other));
+        drop(hub.dawn(id()));
+        assert!(hub.jobs().awaited.is_empty());
     }
 
     #[test]

@@ -135,6 +135,7 @@ impl Tail {
                     None => tokio::time::sleep(PAUSE).await,
                 },
                 None => {
+                    let dawn = self.service.0.hub.dawn(self.id);
                     // The row first: what is stored after it was read as whole is there.
                     let job = self.row().await?;
                     if let Some(item) = self.stored().await? {
@@ -143,7 +144,8 @@ impl Tail {
                     if job.log_complete || !self.select.follow {
                         return Ok(None);
                     }
-                    tokio::time::sleep(pause).await;
+                    // Another server may run the job; what it reads is found in the store alone.
+                    _ = tokio::time::timeout(pause, dawn.wait()).await;
                     pause = (pause * 2).min(LONG_PAUSE);
                 }
             }

@@ -161,6 +161,12 @@ impl Wanted {
             (Scope::Owner(own), Some(other)) if own != other => return None,
             (Scope::Owner(own), _) => Some(own.clone()),
         };
+        // No stored text has this character, and PostgreSQL takes no text with it.
+        let texts = [&owner, &filter.template, &filter.text].into_iter().flatten();
+        let labels = filter.labels.iter().flat_map(|(name, value)| [name, value]);
+        if texts.chain(labels).any(|text| text.contains('\0')) {
+            return None;
+        }
         let mut states = filter.states.clone();
         states.sort_unstable();
         states.dedup();
@@ -252,6 +258,13 @@ enum Lead {
     Text,
 }
 
+impl Lead {
+    /// Returns whether the index is one of the table of jobs.
+    fn is_of_jobs(self) -> bool {
+        matches!(self, Self::All | Self::OwnerState | Self::Template)
+    }
+}
+
 /// Where a walk along an index is.
 struct Walk {
     lead: Lead,
@@ -282,9 +295,11 @@ async fn find<A: Ask>(database: &mut A, wanted: &Wanted) -> Result<Vec<Job>, Sto
             let left = wanted.limit - i64::try_from(walk.found.len()).unwrap_or(i64::MAX);
             let mut from = wanted.from;
             let mut ended = true;
+            let mut ids = None;
             // PostgreSQL's index over texts has no order: what it finds is found at once. It is the last one asked, so
             // by then it is known not to be much.
             if !(A::DIALECT == Dialect::Postgres && walk.lead == Lead::Text) {
+                ids = Some(length);
                 let maker = Maker::new(A::DIALECT, wanted, walk.lead, wanted.from, walk.below);
                 let reach = database.reach(maker.reach(length)).await?;
                 if let Some(oldest) = reach.oldest.filter(|_| reach.ids >= length) {
@@ -292,7 +307,7 @@ async fn find<A: Ask>(database: &mut A, wanted: &Wanted) -> Result<Vec<Job>, Sto
                 }
             }
             let maker = Maker::new(A::DIALECT, wanted, walk.lead, from, walk.below);
-            walk.found.extend(database.jobs(maker.jobs(left, None)).await?);
+            walk.found.extend(database.jobs(maker.jobs(left, ids)).await?);
             walk.below = from;
             if ended || walk.found.len() as i64 >= wanted.limit {
                 return Ok(std::mem::take(&mut walk.found));
@@ -309,6 +324,8 @@ struct Maker<'a> {
     lead: Lead,
     from: i64,
     below: i64,
+    /// The walk has whole rows, not only their ids.
+    whole: bool,
     sql: String,
     binds: Vec<Bind>,
 }
@@ -321,6 +338,7 @@ impl<'a> Maker<'a> {
             lead,
             from,
             below,
+            whole: false,
             sql: String::new(),
             binds: Vec::new(),
         }
@@ -336,26 +354,32 @@ impl<'a> Maker<'a> {
     }
 
     /// Asks for the jobs of the walk that meet all conditions, the newest `limit` of them; `ids` says how many ids the
-    /// walk needs at most.
+    /// walk has at most, where that is known.
     fn jobs(mut self, limit: i64, ids: Option<i64>) -> Statement {
-        let columns = columns!("j");
+        // PostgreSQL has the row at hand when it has its entry of an index, and the walk's own limit keeps it from turning
+        // other conditions into another walk.
+        self.whole = self.dialect == Dialect::Postgres && self.lead.is_of_jobs() && ids.is_some();
         self.push("SELECT ");
-        self.push(columns);
-        self.push(" FROM (");
-        self.ids(ids);
-        match self.dialect {
-            // CROSS JOIN keeps SQLite from turning the tables around, and LATERAL with LIMIT keeps PostgreSQL from it.
-            Dialect::Sqlite => self.push(") d CROSS JOIN jobs j ON j.id = d.id WHERE true"),
-            Dialect::Postgres => {
-                self.push(") d CROSS JOIN LATERAL (SELECT ");
-                self.push(columns!("k"));
-                self.push(" FROM jobs k WHERE k.id = d.id");
-            }
+        if self.whole {
+            self.push(columns!("d"));
+            self.push(" FROM (");
+            self.ids(ids);
+            self.push(") d WHERE true");
+        } else {
+            // Where SQLite can put the walk and the rows into one loop, it comes out in order and ends when it may; a
+            // limit within would keep it from that. Several states it merges only where there is one.
+            let merges = self.lead == Lead::OwnerState && self.wanted.states.len() > 1;
+            let ids = ids.filter(|_| self.dialect == Dialect::Postgres || merges);
+            self.push(columns!("j"));
+            self.push(" FROM (");
+            self.ids(ids);
+            self.push(match self.dialect {
+                // CROSS JOIN keeps SQLite from turning the tables around.
+                Dialect::Sqlite => ") d CROSS JOIN jobs j ON j.id = d.id WHERE true",
+                Dialect::Postgres => ") d JOIN jobs j ON j.id = d.id WHERE true",
+            });
         }
         self.rest();
-        if self.dialect == Dialect::Postgres {
-            self.push(" LIMIT 1) j");
-        }
         self.push(" ORDER BY d.id DESC LIMIT ");
         self.bind(Bind::Number(limit));
         self.statement()
@@ -425,24 +449,36 @@ impl<'a> Maker<'a> {
         } else {
             "jobs_state"
         };
-        let several = wanted.states.len() > 1;
-        // Each state is ordered by itself; the database merges them.
-        for (place, state) in wanted.states.iter().enumerate() {
+        let arms: Vec<Vec<(&str, Bind)>> = wanted
+            .states
+            .iter()
+            .map(|state| {
+                owner
+                    .iter()
+                    .cloned()
+                    .chain([("state", Bind::State(state.number()))])
+                    .collect()
+            })
+            .collect();
+        if let [equal] = &arms[..] {
+            return self.walk("jobs", index, equal, limit);
+        }
+        // Each state is ordered by itself, and the database merges them: SQLite where all are told to be ordered at their
+        // end alone, PostgreSQL where each is.
+        for (place, equal) in arms.iter().enumerate() {
             self.push(if place > 0 { " UNION ALL " } else { "" });
-            if several {
-                self.push("SELECT a.id FROM (");
+            if self.dialect == Dialect::Sqlite {
+                self.entries("jobs", index, equal);
+                continue;
             }
-            let state = ("state", Bind::State(state.number()));
-            let equal: Vec<(&str, Bind)> = owner.iter().cloned().chain([state]).collect();
-            self.walk("jobs", index, &equal, limit);
-            if several {
-                self.push(") a");
-            }
+            self.push("SELECT ");
+            self.push(if self.whole { columns!("a") } else { "a.id" });
+            self.push(" FROM (");
+            self.walk("jobs", index, equal, limit);
+            self.push(") a");
         }
-        if several {
-            self.push(" ORDER BY id DESC");
-            self.limit(limit);
-        }
+        self.push(" ORDER BY id DESC");
+        self.limit(limit);
     }
 
     fn text(&mut self, limit: Option<i64>) {
@@ -460,10 +496,10 @@ impl<'a> Maker<'a> {
             Dialect::Postgres => {
                 let (all, numbers) = text.sought.numbers();
                 // The range of ids stays outside, so that it tempts nobody to walk along it.
-                self.push("SELECT m.id FROM (SELECT n.id FROM job_names n WHERE n.grams ");
+                self.push("WITH n AS MATERIALIZED (SELECT id FROM job_names WHERE grams ");
                 self.push(if all { "@> " } else { "&& " });
                 self.bind(Bind::Numbers(numbers));
-                self.push(" OFFSET 0) m WHERE m.id < ");
+                self.push(") SELECT m.id FROM n m WHERE m.id < ");
                 self.bind(Bind::Number(self.below));
                 self.push(" AND m.id >= ");
                 self.bind(Bind::Number(self.from));
@@ -475,7 +511,16 @@ impl<'a> Maker<'a> {
 
     /// Writes a walk along an index whose columns have these values.
     fn walk(&mut self, table: &str, index: &str, equal: &[(&str, Bind)], limit: Option<i64>) {
-        self.push("SELECT id FROM ");
+        self.entries(table, index, equal);
+        self.push(" ORDER BY id DESC");
+        self.limit(limit);
+    }
+
+    /// Writes the entries of an index whose columns have these values.
+    fn entries(&mut self, table: &str, index: &str, equal: &[(&str, Bind)]) {
+        self.push("SELECT ");
+        self.push(if self.whole { columns!("jobs") } else { "id" });
+        self.push(" FROM ");
         self.push(table);
         if self.dialect == Dialect::Sqlite && !index.is_empty() {
             self.push(" INDEXED BY ");
@@ -491,8 +536,6 @@ impl<'a> Maker<'a> {
             self.push(" = ");
             self.bind(value.clone());
         }
-        self.push(" ORDER BY id DESC");
-        self.limit(limit);
     }
 
     fn limit(&mut self, limit: Option<i64>) {
@@ -505,35 +548,40 @@ impl<'a> Maker<'a> {
     /// Writes the conditions that the index does not answer.
     fn rest(&mut self) {
         let wanted = self.wanted;
-        // Within LATERAL the row has another name, so that the columns of `j` are those of its result.
-        let row = if self.dialect == Dialect::Sqlite { "j" } else { "k" };
+        let row = if self.whole { "d" } else { "j" };
+        // PostgreSQL is to look for a row by its id alone, and not along another index: no index is over these.
+        let (owner, state, template) = match (self.dialect, self.whole) {
+            (Dialect::Postgres, false) => ("j.owner || ''", "j.state + 0", "j.template || ''"),
+            (Dialect::Postgres, true) => ("d.owner", "d.state", "d.template"),
+            (Dialect::Sqlite, _) => ("j.owner", "j.state", "j.template"),
+        };
         if self.lead != Lead::OwnerState {
-            if let Some(owner) = wanted.owner.clone() {
-                self.push(&format!(" AND {row}.owner = "));
-                self.bind(Bind::Text(owner));
+            if let Some(wanted) = &wanted.owner {
+                self.equal(owner, Bind::Text(wanted.clone()));
             }
-            for (place, state) in wanted.states.iter().enumerate() {
-                self.push(if place == 0 { " AND (" } else { " OR " });
-                self.push(&format!("{row}.state = "));
-                self.bind(Bind::State(state.number()));
-            }
-            if !wanted.states.is_empty() {
+            if let [first, others @ ..] = &wanted.states[..] {
+                self.push(&format!(" AND {state} IN ("));
+                self.bind(Bind::State(first.number()));
+                for other in others {
+                    self.push(", ");
+                    self.bind(Bind::State(other.number()));
+                }
                 self.push(")");
             }
         }
         if self.lead != Lead::Template
-            && let Some(template) = wanted.template.clone()
+            && let Some(wanted) = &wanted.template
         {
-            self.push(&format!(" AND {row}.template = "));
-            self.bind(Bind::Text(template));
+            self.equal(template, Bind::Text(wanted.clone()));
         }
         for (place, (name, value)) in wanted.labels.iter().enumerate() {
             if self.lead != Lead::Label(place) {
-                self.push(" AND EXISTS (SELECT 1 FROM job_labels l WHERE l.name = ");
+                // Not EXISTS, which either database may turn into a join of its own liking.
+                self.push(" AND (SELECT true FROM job_labels l WHERE l.name = ");
                 self.bind(Bind::Text(name.clone()));
                 self.push(" AND l.value = ");
                 self.bind(Bind::Text(value.clone()));
-                self.push(&format!(" AND l.id = {row}.id)"));
+                self.push(&format!(" AND l.id = {row}.id LIMIT 1)"));
             }
         }
         if let Some(text) = &wanted.text {
@@ -546,6 +594,37 @@ impl<'a> Maker<'a> {
             self.push(r" ESCAPE '\'");
         }
     }
+
+    fn equal(&mut self, column: &str, value: Bind) {
+        self.push(" AND ");
+        self.push(column);
+        self.push(" = ");
+        self.bind(value);
+    }
+}
+
+/// Returns every statement that a list may make, for tests that look at their plans.
+#[cfg(test)]
+pub(super) fn statements(dialect: Dialect, scope: &Scope, filter: &Filter) -> Vec<Statement> {
+    let page = Page {
+        after: JobId::from_number(i64::MAX),
+        limit: 50,
+    };
+    let mut wanted = Wanted::new(scope, filter, page).expect("something is wanted");
+    if let Some(text) = &filter.text {
+        wanted = wanted.with_text(text);
+    }
+    let maker = |lead| Maker::new(dialect, &wanted, lead, 1 << 40, 1 << 60);
+    let leads = wanted.leads().into_iter();
+    leads
+        .flat_map(|lead| {
+            [
+                maker(lead).jobs(50, Some(50)),
+                maker(lead).jobs(50, Some(2048)),
+                maker(lead).reach(2048),
+            ]
+        })
+        .collect()
 }
 
 #[cfg(test)]

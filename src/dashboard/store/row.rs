@@ -151,10 +151,10 @@ pub(super) fn spec(text: &str) -> Result<Spec, StoreError> {
 pub(super) fn changed(mut job: Job, change: &Change) -> Job {
     job.state = change.state.unwrap_or(job.state);
     if let Some(reason) = &change.reason {
-        job.reason.clone_from(reason);
+        job.reason = reason.as_deref().map(clean);
     }
     if let Some(message) = &change.message {
-        job.message.clone_from(message);
+        job.message = message.as_deref().map(clean);
     }
     job.started_ms = change.started_ms.or(job.started_ms);
     job.finished_ms = change.finished_ms.or(job.finished_ms);
@@ -169,4 +169,9 @@ pub(super) fn changed(mut job: Job, change: &Change) -> Job {
 /// Returns whether a job needs work.
 pub(super) fn is_open(job: &Job) -> bool {
     !(job.state.is_final() && job.log_complete)
+}
+
+/// Returns a text as PostgreSQL can keep it: U+0000 is the one character that it cannot.
+pub(super) fn clean(text: &str) -> String {
+    text.replace('\0', "\u{fffd}")
 }

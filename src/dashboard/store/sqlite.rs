@@ -19,7 +19,7 @@ use sqlx::sqlite::{
     SqliteArguments, SqliteAutoVacuum, SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions,
     SqliteSynchronous,
 };
-use sqlx::{AssertSqlSafe, Sqlite as Driver};
+use sqlx::{AssertSqlSafe, ConnectOptions as _, Sqlite as Driver};
 use tokio::sync::{Mutex, broadcast};
 
 use super::list::{self, Ask, Bind, Dialect, Reach, Statement, columns};
@@ -54,9 +54,10 @@ pub struct Settings {
 pub struct Sqlite(Arc<Inner>);
 
 struct Inner {
-    path: PathBuf,
+    version: String,
     readers: SqlitePool,
     writer: SqlitePool,
+    quota_pages: Option<u64>,
     /// Whose turn it is to write: changes are told in the order in which they are committed.
     turn: Mutex<Turn>,
     changes: broadcast::Sender<Changed>,
@@ -67,6 +68,8 @@ struct Inner {
 struct Turn {
     /// Its commits are pushed to the disk.
     durable: bool,
+    /// It may exceed the quota: what makes room must not fail for want of it.
+    over_quota: bool,
 }
 
 impl Sqlite {
@@ -84,13 +87,14 @@ impl Sqlite {
             .busy_timeout(BUSY)
             .foreign_keys(true)
             .pragma("journal_size_limit", WAL_BYTES.to_string())
-            .pragma("temp_store", "memory");
+            .pragma("temp_store", "memory")
+            .disable_statement_logging();
         // This one writes, so a connection that only reads cannot be told it.
         let vacuumed = options.clone().auto_vacuum(SqliteAutoVacuum::Incremental);
-        let limited = match settings.quota_bytes {
-            // A page has 4096 bytes; a database without room for its tables cannot be made.
-            Some(bytes) => vacuumed
-                .pragma("max_page_count", (bytes / 4096).max(64).to_string()),
+        // A page has 4096 bytes; a database without room for its tables cannot be made.
+        let quota_pages = settings.quota_bytes.map(|bytes| (bytes / 4096).max(64));
+        let limited = match quota_pages {
+            Some(pages) => vacuumed.pragma("max_page_count", pages.to_string()),
             None => vacuumed,
         };
         // Connections live as long as the store: there is nothing to heal in a file.
@@ -118,10 +122,15 @@ impl Sqlite {
             .connect_with(options.create_if_missing(false).auto_vacuum(SqliteAutoVacuum::None).read_only(true))
             .await
             .map_err(opened)?;
+        let version = sqlx::query("SELECT sqlite_version()")
+            .fetch_one(&readers)
+            .await
+            .map_err(opened)?;
         Ok(Self(Arc::new(Inner {
-            path: path.to_owned(),
+            version: get(&version, 0)?,
             readers,
             writer,
+            quota_pages,
             turn: Mutex::default(),
             changes: broadcast::Sender::new(CHANGES),
         })))
@@ -214,7 +223,7 @@ async fn settled<T: Send + 'static>(
 #[async_trait]
 impl JobStore for Sqlite {
     fn name(&self) -> String {
-        format!("SQLite, {}", self.0.path.display())
+        format!("SQLite {}", self.0.version)
     }
 
     async fn ping(&self) -> Result<(), StoreError> {
@@ -360,5 +369,79 @@ impl JobStore for Sqlite {
 
     fn changes(&self) -> broadcast::Receiver<Changed> {
         self.0.changes.subscribe()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use sqlx::Row as _;
+
+    use super::*;
+    use crate::dashboard::job::State;
+
+    #[tokio::test]
+    async fn every_list_walks_along_an_index_in_order() {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let store = Sqlite::open(&dir.path().join("jobs.db"), Settings::default())
+            .await
+            .expect("opened");
+        let mut reader = store.reader().await.expect("a connection");
+        let mut seen = 0;
+        for bits in 0..64_u32 {
+            let filter = Filter {
+                states: match bits & 3 {
+                    0 => vec![],
+                    1 => vec![State::Failed],
+                    _ => vec![State::Failed, State::Running, State::Pending],
+                },
+                owner: (bits & 4 > 0).then(|| "ada".to_owned()),
+                labels: if bits & 8 > 0 {
+                    [("a".into(), "b".into()), ("c".into(), "d".into())].into()
+                } else {
+                    [].into()
+                },
+                text: (bits & 16 > 0).then(|| "night".to_owned()),
+                template: (bits & 32 > 0).then(|| "etl".to_owned()),
+                ..Filter::default()
+            };
+            for statement in list::statements(Dialect::Sqlite, &Scope::All, &filter) {
+                let explained = Statement {
+                    sql: format!("EXPLAIN QUERY PLAN {}", statement.sql),
+                    ..statement
+                };
+                let rows = query(&explained).fetch_all(&mut *reader).await.expect("a plan");
+                let plan: Vec<String> = rows.iter().map(|row| row.get(3)).collect();
+                let plan = plan.join("\n");
+                // `d` is the walk itself, which is limited; FTS5 is asked as a virtual table.
+                let scans = plan
+                    .lines()
+                    .filter(|line| line.contains("SCAN") && !line.contains("VIRTUAL TABLE"));
+                let tables: Vec<&str> = scans
+                    .filter(|line| line.contains("job") || line.ends_with(" j"))
+                    .collect();
+                assert!(tables.is_empty(), "{}\n{plan}", explained.sql);
+                // Several states are merged, and what comes of a walk is put in order once more.
+                let merged = plan.contains("MERGE (UNION ALL)");
+                let sorts = plan.matches("TEMP B-TREE").count();
+                assert!(sorts <= usize::from(merged), "{}\n{plan}", explained.sql);
+                assert!(merged || !explained.sql.contains("UNION"), "{}\n{plan}", explained.sql);
+                seen += 1;
+            }
+        }
+        assert!(seen > 500, "{seen} statements");
+        for sql in [
+            "SELECT max(id) FROM jobs",
+            "SELECT id FROM jobs INDEXED BY jobs_open WHERE open = 1 AND id > ? ORDER BY id LIMIT ?",
+            "SELECT id FROM jobs INDEXED BY jobs_finished WHERE finished_ms < ? ORDER BY finished_ms, id LIMIT ?",
+            "DELETE FROM jobs WHERE id = ?",
+        ] {
+            let explained = Statement {
+                sql: format!("EXPLAIN QUERY PLAN {sql}"),
+                binds: Vec::new(),
+            };
+            let rows = query(&explained).fetch_all(&mut *reader).await.expect("a plan");
+            let plan: Vec<String> = rows.iter().map(|row| row.get(3)).collect();
+            assert!(plan.iter().all(|step| step.contains("SEARCH")), "{sql}: {plan:?}");
+        }
     }
 }

@@ -503,7 +503,8 @@ impl Keeper {
         }
         self.record.failures += 1;
         let (reason, how) = match signal {
-            Some(signal) if signal == Signal::XCPU.as_raw() => {
+            // A shell says so of a program that it ran.
+            _ if code == Some(128 + Signal::XCPU.as_raw()) => {
                 (reason::CPU, "used up the processor time of its limit".to_owned())
             }
             Some(signal) => (reason::SIGNAL, format!("was ended by signal {}", signal_name(signal))),

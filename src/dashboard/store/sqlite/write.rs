@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use sqlx::{Executor as _, Sqlite as Driver, SqliteConnection, Transaction};
+use sqlx::{AssertSqlSafe, Executor as _, Sqlite as Driver, SqliteConnection, Transaction};
 use tokio::sync::MutexGuard;
 
 use super::{STATEMENT, Sqlite, Turn, fault, limit};
@@ -16,6 +16,19 @@ use crate::dashboard::store::{Changed, Created, ID_TRIES, Key, NewJob, Scope, St
 const FREE_PAGES: i64 = 256;
 /// How many pages are given back at once, so that others need not wait long for their turn.
 const VACUUM_PAGES: &str = "PRAGMA incremental_vacuum(1024)";
+
+/// How many pages SQLite lets a database have.
+const PAGES: u64 = 4_294_967_294;
+
+/// What a transaction is like.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Usual,
+    /// It is on the disk, with all before it, when it is committed.
+    Durable,
+    /// It deletes, which may take a few pages before it gives many back.
+    MakesRoom,
+}
 
 /// A transaction and the turn to write; undone where it is dropped before it is committed.
 struct Write<'a> {
@@ -31,11 +44,11 @@ impl Sqlite {
         )
     }
 
-    /// Begins a transaction; a durable one is on the disk, with all before it, when it is committed.
-    async fn begin(&self, durable: bool) -> Result<Write<'_>, StoreError> {
+    async fn begin(&self, kind: Kind) -> Result<Write<'_>, StoreError> {
         let mut turn = self.turn().await?;
         let mut connection = self.0.writer.acquire().await.map_err(fault::sqlite)?;
         limit(&mut connection).await?;
+        let durable = kind == Kind::Durable;
         if turn.durable != durable {
             let pragma = if durable {
                 "PRAGMA synchronous = FULL"
@@ -44,6 +57,15 @@ impl Sqlite {
             };
             connection.execute(pragma).await.map_err(fault::sqlite)?;
             turn.durable = durable;
+        }
+        let over_quota = kind == Kind::MakesRoom;
+        if let Some(pages) = self.0.quota_pages
+            && turn.over_quota != over_quota
+        {
+            let most = if over_quota { PAGES } else { pages };
+            let pragma = AssertSqlSafe(format!("PRAGMA max_page_count = {most}"));
+            connection.execute(pragma).await.map_err(fault::sqlite)?;
+            turn.over_quota = over_quota;
         }
         drop(connection);
         // The lock is taken at the beginning: a transaction that reads first could find that it may not write.
@@ -60,7 +82,7 @@ impl Sqlite {
     }
 
     pub(super) async fn write_new(&self, new: NewJob) -> Result<Created, StoreError> {
-        let mut write = self.begin(false).await?;
+        let mut write = self.begin(Kind::Usual).await?;
         let connection = &mut *write.transaction;
         if let Some(key) = &new.key
             && let Some(job) = replayed(connection, &new.owner, key).await?
@@ -119,8 +141,11 @@ impl Sqlite {
         change: Change,
     ) -> Result<Option<Job>, StoreError> {
         // After this one the runner forgets its own copy of the log.
-        let durable = change.log_complete == Some(true);
-        let mut write = self.begin(durable).await?;
+        let kind = match change.log_complete {
+            Some(true) => Kind::Durable,
+            _ => Kind::Usual,
+        };
+        let mut write = self.begin(kind).await?;
         let connection = &mut *write.transaction;
         let Some(before) = row_of(connection, id).await?.filter(|job| job.version == version) else {
             return Ok(None);
@@ -157,7 +182,7 @@ impl Sqlite {
     }
 
     pub(super) async fn write_delete(&self, id: JobId, scope: Scope) -> Result<bool, StoreError> {
-        let mut write = self.begin(false).await?;
+        let mut write = self.begin(Kind::MakesRoom).await?;
         let connection = &mut *write.transaction;
         let job = row_of(connection, id).await?;
         let mine = |job: &Job| match &scope {
@@ -195,7 +220,7 @@ impl Sqlite {
     }
 
     pub(super) async fn write_log(&self, id: JobId, chunk: Chunk) -> Result<(), StoreError> {
-        let mut write = self.begin(false).await?;
+        let mut write = self.begin(Kind::Usual).await?;
         let connection = &mut *write.transaction;
         let (number, first) = (id.number(), row::number(chunk.first)?);
         let stored = sqlx::query(
@@ -223,7 +248,7 @@ impl Sqlite {
             .bind(first)
             .bind(lines)
             .bind(row::number(chunk.bytes)?)
-            .bind(chunk.position)
+            .bind(row::clean(&chunk.position))
             .bind(chunk.data);
         run(connection, query).await?;
         run(
@@ -235,7 +260,7 @@ impl Sqlite {
     }
 
     pub(super) async fn write_lease(&self, name: String, holder: String, ttl: Duration) -> Result<bool, StoreError> {
-        let mut write = self.begin(false).await?;
+        let mut write = self.begin(Kind::Usual).await?;
         let ttl = i64::try_from(ttl.as_millis()).unwrap_or(i64::MAX / 4);
         // A lease that has more time left than it was given comes from before the clock was put back.
         let query = sqlx::query(

@@ -1,0 +1,406 @@
+//! PostgreSQL: jobs for any number of servers.
+//!
+//! Each statement is a transaction of its own that does all that belongs together, so a change is one round trip, and
+//! what is told of it (`NOTIFY`) is told exactly when it is committed. Sessions are set up so that plans do not depend on
+//! statistics: lists say themselves along which index they walk ([`super::list`]).
+//!
+//! A connection that breaks is an error for whoever uses it then, and the next one opens another.
+
+mod listen;
+mod write;
+
+use std::str::FromStr as _;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context as _, anyhow};
+use async_trait::async_trait;
+use sqlx::pool::PoolConnection;
+use sqlx::postgres::{PgArguments, PgConnectOptions, PgPool, PgPoolOptions};
+use sqlx::{AssertSqlSafe, ConnectOptions as _, Connection as _, Executor as _, Postgres as Driver};
+use tokio::sync::broadcast;
+
+use super::list::{self, Ask, Bind, Dialect, Reach, Statement, columns};
+use super::row::{self, get};
+use super::{Changed, Counts, Created, Filter, JobStore, NewJob, Page, Scope, StoreError, fault, migration, no_counts};
+use crate::dashboard::job::spec::Spec;
+use crate::dashboard::job::{Change, Job, JobId};
+use crate::dashboard::log::Chunk;
+
+/// How many connections a server has at most, and one more on which it listens.
+const CONNECTIONS: u32 = 16;
+/// How long a request waits for a connection, be it that all are in use or that the database does not answer.
+const ACQUIRE: Duration = Duration::from_secs(2);
+/// How long a call may take in all; longer than the session's own limits, which are told more precisely.
+const CALL: Duration = Duration::from_secs(8);
+/// How long the migrations may take, with waiting for another server that runs them.
+const MIGRATION: Duration = Duration::from_secs(300);
+/// How many changes a receiver may be behind.
+const CHANGES: usize = 4096;
+
+/// What every session is set to.
+///
+/// A statement may take 5 s and wait 2 s for a lock. A plan is made for the values at hand, reads no table from end to end
+/// where an index can be had, and looks rows up one by one, for there are never many; compiling it or running it in parallel costs more than these statements take. A session
+/// whose server is gone leaves no transaction open.
+const SESSION: &str = "SET statement_timeout = '5s'; SET lock_timeout = '2s';
+    SET idle_in_transaction_session_timeout = '10s'; SET plan_cache_mode = force_custom_plan;
+    SET enable_seqscan = off; SET enable_hashjoin = off; SET enable_mergejoin = off; SET jit = off;
+    SET max_parallel_workers_per_gather = 0";
+
+/// A store in PostgreSQL; cheap to clone, all clones are one. The connections are closed with the last clone.
+#[derive(Clone)]
+pub struct Postgres(Arc<Inner>);
+
+struct Inner {
+    pool: PgPool,
+    version: String,
+    changes: broadcast::Sender<Changed>,
+    _listener: listen::Listener,
+}
+
+impl Postgres {
+    /// Connects to a database by its URL (`postgres://user:password@host/database`) and brings it up to date.
+    ///
+    /// The URL is in no error and in no log: it may have a password.
+    ///
+    /// # Errors
+    /// [`StoreError::Broken`] where the URL is none or the database is of another labctl, and as every call.
+    pub async fn open(url: &str) -> Result<Self, StoreError> {
+        let options = PgConnectOptions::from_str(url)
+            // What the parser says may quote the URL.
+            .map_err(|_| {
+                StoreError::Broken(anyhow!(
+                    "the address of the database is no URL such as postgres://user:password@host:5432/database"
+                ))
+            })?
+            .application_name("labctl")
+            .disable_statement_logging();
+        let place = place(&options);
+        let opened = |error| match fault::postgres(error) {
+            StoreError::Unavailable(error) => StoreError::Unavailable(error.context(format!("connect to {place}"))),
+            other => other,
+        };
+        let version = tokio::time::timeout(MIGRATION, migrate(&options, opened)).await;
+        let version = fault::late(version, "bringing the database up to date")??;
+        let pool = PgPoolOptions::new()
+            .max_connections(CONNECTIONS)
+            .acquire_timeout(ACQUIRE)
+            .after_connect(|connection, _| {
+                Box::pin(async move {
+                    connection.execute(sqlx::raw_sql(SESSION)).await?;
+                    Ok(())
+                })
+            })
+            .connect_lazy_with(options.clone());
+        let changes = broadcast::Sender::new(CHANGES);
+        let listener = listen::Listener::start(options, pool.clone(), changes.clone())
+            .await
+            .map_err(opened)?;
+        Ok(Self(Arc::new(Inner {
+            pool,
+            version,
+            changes,
+            _listener: listener,
+        })))
+    }
+
+    async fn connection(&self) -> Result<PoolConnection<Driver>, StoreError> {
+        self.0.pool.acquire().await.map_err(fault::postgres)
+    }
+}
+
+/// Returns where a database is, without who uses it and with what password.
+fn place(options: &PgConnectOptions) -> String {
+    let database = options.get_database().unwrap_or("postgres");
+    match options.get_socket() {
+        Some(socket) => format!("database `{database}` at {}", socket.display()),
+        None => format!("database `{database}` at {}:{}", options.get_host(), options.get_port()),
+    }
+}
+
+/// Brings the database up to date, one server at a time (an advisory lock), and returns its version.
+async fn migrate(options: &PgConnectOptions, opened: impl Fn(sqlx::Error) -> StoreError) -> Result<String, StoreError> {
+    let mut connection = options.connect().await.map_err(&opened)?;
+    let row = sqlx::query("SHOW server_version")
+        .fetch_one(&mut connection)
+        .await
+        .map_err(&opened)?;
+    let version: String = get(&row, 0)?;
+    // `15.18 (Debian 15.18-0+deb12u1)`: the packager says nothing of interest.
+    let version = version.split(' ').next().unwrap_or_default().to_owned();
+    let migrator = migration::all("postgres").map_err(StoreError::Broken)?;
+    migrator
+        .run(&mut connection)
+        .await
+        .map_err(|error| fault::migration(error, &opened))?;
+    _ = connection.close().await;
+    Ok(version)
+}
+
+/// Gives a call its time.
+async fn timely<T>(call: impl Future<Output = Result<T, StoreError>> + Send) -> Result<T, StoreError> {
+    let result = tokio::time::timeout(CALL, call).await;
+    // The session would have ended the statement: it is the connection that does not answer.
+    result
+        .context("the database did not answer in time")
+        .map_err(StoreError::Unavailable)?
+}
+
+type Query<'q> = sqlx::query::Query<'q, Driver, PgArguments>;
+
+fn query(statement: &Statement) -> Query<'_> {
+    let mut query = sqlx::query(AssertSqlSafe(statement.sql.clone()));
+    for bind in &statement.binds {
+        query = match bind {
+            Bind::Number(number) => query.bind(*number),
+            Bind::State(number) => query.bind(*number),
+            Bind::Text(text) => query.bind(text),
+            Bind::Numbers(numbers) => query.bind(numbers),
+        };
+    }
+    query
+}
+
+/// Returns whose jobs a scope has, for a condition that NULL turns off; nothing where it can be nobody's.
+fn whose(scope: &Scope) -> Option<Option<&str>> {
+    match scope {
+        Scope::All => Some(None),
+        Scope::Owner(owner) => (!owner.contains('\0')).then_some(Some(owner)),
+    }
+}
+
+struct Reader(PoolConnection<Driver>);
+
+#[async_trait]
+impl Ask for Reader {
+    const DIALECT: Dialect = Dialect::Postgres;
+
+    async fn jobs(&mut self, statement: Statement) -> Result<Vec<Job>, StoreError> {
+        let rows = query(&statement)
+            .fetch_all(&mut *self.0)
+            .await
+            .map_err(fault::postgres)?;
+        rows.iter().map(row::job).collect()
+    }
+
+    async fn reach(&mut self, statement: Statement) -> Result<Reach, StoreError> {
+        let row = query(&statement)
+            .fetch_one(&mut *self.0)
+            .await
+            .map_err(fault::postgres)?;
+        Ok(Reach {
+            oldest: get(&row, 0)?,
+            ids: get(&row, 1)?,
+        })
+    }
+}
+
+#[async_trait]
+impl JobStore for Postgres {
+    fn name(&self) -> String {
+        format!("PostgreSQL {}", self.0.version)
+    }
+
+    async fn ping(&self) -> Result<(), StoreError> {
+        timely(async { self.connection().await?.ping().await.map_err(fault::postgres) }).await
+    }
+
+    async fn newest(&self) -> Result<Option<JobId>, StoreError> {
+        timely(async {
+            let mut connection = self.connection().await?;
+            let row = sqlx::query("SELECT max(id) FROM jobs")
+                .fetch_one(&mut *connection)
+                .await;
+            get::<_, Option<i64>>(&row.map_err(fault::postgres)?, 0)?
+                .map(row::id)
+                .transpose()
+        })
+        .await
+    }
+
+    async fn create(&self, job: NewJob) -> Result<Created, StoreError> {
+        timely(self.write_new(job)).await
+    }
+
+    async fn job(&self, id: JobId, scope: &Scope) -> Result<Option<Job>, StoreError> {
+        let Some(owner) = whose(scope) else { return Ok(None) };
+        timely(async {
+            let mut connection = self.connection().await?;
+            let sql = concat!(
+                "SELECT ",
+                columns!("jobs"),
+                " FROM jobs WHERE id = $1 AND ($2 IS NULL OR owner = $2)"
+            );
+            let row = sqlx::query(sql)
+                .bind(id.number())
+                .bind(owner)
+                .fetch_optional(&mut *connection)
+                .await;
+            row.map_err(fault::postgres)?.as_ref().map(row::job).transpose()
+        })
+        .await
+    }
+
+    async fn spec(&self, id: JobId) -> Result<Option<Spec>, StoreError> {
+        timely(async {
+            let mut connection = self.connection().await?;
+            let query = sqlx::query("SELECT spec FROM job_specs WHERE id = $1").bind(id.number());
+            let row = query.fetch_optional(&mut *connection).await.map_err(fault::postgres)?;
+            row.map(|row| row::spec(&get::<_, String>(&row, 0)?)).transpose()
+        })
+        .await
+    }
+
+    async fn list(&self, scope: &Scope, filter: &Filter, page: Page) -> Result<Vec<Job>, StoreError> {
+        timely(async { list::page(&mut Reader(self.connection().await?), scope, filter, page).await }).await
+    }
+
+    async fn counts(&self, scope: &Scope) -> Result<Counts, StoreError> {
+        let mut counts = no_counts();
+        let Some(owner) = whose(scope) else { return Ok(counts) };
+        timely(async {
+            let mut connection = self.connection().await?;
+            let query = match owner {
+                None => sqlx::query("SELECT state, sum(n)::bigint FROM job_totals GROUP BY state"),
+                Some(owner) => {
+                    let sql = "SELECT state, sum(n)::bigint FROM job_counts WHERE owner = $1 GROUP BY state";
+                    sqlx::query(sql).bind(owner)
+                }
+            };
+            for row in query.fetch_all(&mut *connection).await.map_err(fault::postgres)? {
+                counts.insert(row::state(get(&row, 0)?)?, get(&row, 1)?);
+            }
+            Ok(counts)
+        })
+        .await
+    }
+
+    async fn change(&self, id: JobId, version: i64, change: &Change) -> Result<Option<Job>, StoreError> {
+        timely(self.write_change(id, version, change)).await
+    }
+
+    async fn unfinished(&self, after: Option<JobId>, limit: u32) -> Result<Vec<Job>, StoreError> {
+        timely(async {
+            let mut connection = self.connection().await?;
+            let sql = concat!(
+                "SELECT ",
+                columns!("jobs"),
+                " FROM jobs WHERE open AND id > $1 ORDER BY id LIMIT $2"
+            );
+            let query = sqlx::query(sql)
+                .bind(after.map_or(-1, JobId::number))
+                .bind(i64::from(limit));
+            let rows = query.fetch_all(&mut *connection).await.map_err(fault::postgres)?;
+            rows.iter().map(row::job).collect()
+        })
+        .await
+    }
+
+    async fn delete(&self, id: JobId, scope: &Scope) -> Result<bool, StoreError> {
+        let Some(owner) = whose(scope) else { return Ok(false) };
+        timely(self.write_delete(id, owner)).await
+    }
+
+    async fn expired(&self, ended_before_ms: i64, limit: u32) -> Result<Vec<Job>, StoreError> {
+        timely(async {
+            let mut connection = self.connection().await?;
+            let sql = concat!(
+                "SELECT ",
+                columns!("jobs"),
+                " FROM jobs WHERE finished_ms < $1 ORDER BY finished_ms, id LIMIT $2"
+            );
+            let query = sqlx::query(sql).bind(ended_before_ms).bind(i64::from(limit));
+            let rows = query.fetch_all(&mut *connection).await.map_err(fault::postgres)?;
+            rows.iter().map(row::job).collect()
+        })
+        .await
+    }
+
+    async fn append_log(&self, id: JobId, chunk: &Chunk) -> Result<(), StoreError> {
+        timely(self.write_log(id, chunk)).await
+    }
+
+    async fn log(&self, id: JobId, from: u64, limit: u32) -> Result<Vec<Chunk>, StoreError> {
+        timely(async {
+            let mut connection = self.connection().await?;
+            let query = sqlx::query(
+                "SELECT first, lines, bytes, position, data FROM log_parts WHERE job = $1 AND first >= coalesce(
+                    (SELECT p.first FROM log_parts p WHERE p.job = $1 AND p.first <= $2 ORDER BY p.first DESC LIMIT 1),
+                    0)
+                 AND first + lines > $2 ORDER BY first LIMIT $3",
+            );
+            let query = query.bind(id.number()).bind(row::number(from)?).bind(i64::from(limit));
+            let rows = query.fetch_all(&mut *connection).await.map_err(fault::postgres)?;
+            rows.iter().map(row::chunk).collect()
+        })
+        .await
+    }
+
+    async fn log_end(&self, id: JobId) -> Result<Option<Chunk>, StoreError> {
+        timely(async {
+            let mut connection = self.connection().await?;
+            let query = sqlx::query(
+                "SELECT first, lines, bytes, position, data FROM log_parts WHERE job = $1 ORDER BY first DESC LIMIT 1",
+            );
+            let row = query
+                .bind(id.number())
+                .fetch_optional(&mut *connection)
+                .await
+                .map_err(fault::postgres)?;
+            row.as_ref().map(row::chunk).transpose()
+        })
+        .await
+    }
+
+    async fn log_bytes(&self) -> Result<u64, StoreError> {
+        timely(async {
+            let mut connection = self.connection().await?;
+            let query = sqlx::query("SELECT coalesce(sum(bytes), 0)::bigint FROM log_totals");
+            row::count(get(
+                &query.fetch_one(&mut *connection).await.map_err(fault::postgres)?,
+                0,
+            )?)
+        })
+        .await
+    }
+
+    async fn lease(&self, name: &str, holder: &str, ttl: Duration) -> Result<bool, StoreError> {
+        timely(self.write_lease(name, holder, ttl)).await
+    }
+
+    fn changes(&self) -> broadcast::Receiver<Changed> {
+        self.0.changes.subscribe()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn told(error: StoreError) -> String {
+        let debug = format!("{error:?}");
+        format!("{debug} {:#}", anyhow::Error::new(error))
+    }
+
+    #[tokio::test]
+    async fn no_error_has_the_password() {
+        for url in [
+            "postgres://ada:s3cret@127.0.0.1:1/jobs",
+            "postgres://ada:s3cret@127.0.0.1:99999/jobs",
+            "postgres://ada:s3cret@/jobs?host=/nowhere/at/all",
+            "postgres://ada:s3cret@[::1/jobs",
+            "postgres://ada:s3cret@127.0.0.1:1/jobs?sslmode=s3cret",
+        ] {
+            let error = Postgres::open(url).await.err().expect("nobody is there");
+            let told = told(error);
+            assert!(!told.contains("s3cret"), "{told}");
+        }
+        let error = Postgres::open("postgres://ada:s3cret@127.0.0.1:1/jobs")
+            .await
+            .err()
+            .expect("nobody is there");
+        assert!(matches!(error, StoreError::Unavailable(_)));
+        assert!(told(error).contains("connect to database `jobs` at 127.0.0.1:1"));
+    }
+}

@@ -1,0 +1,303 @@
+//! What changes the database.
+
+use std::time::Duration;
+
+use anyhow::anyhow;
+use sqlx::Acquire as _;
+
+use super::{Postgres, fault, listen};
+use crate::dashboard::job::{Change, Job, JobId, State};
+use crate::dashboard::log::Chunk;
+use crate::dashboard::store::list::columns;
+use crate::dashboard::store::row::{self, get};
+use crate::dashboard::store::{Created, ID_TRIES, Key, NewJob, StoreError, gram};
+
+/// How often a request with a key is tried again that met another one which then came to nothing.
+const KEY_TRIES: u32 = 8;
+
+/// Creates a job with all that belongs to it, unless its key is known. The rows of counters are written in one order, so
+/// that nobody waits in a circle.
+const CREATE: &str = "WITH key AS (
+        INSERT INTO job_keys (owner, key, body, id) SELECT $3, $9, $10, $1 WHERE $9 IS NOT NULL
+        ON CONFLICT (owner, key) DO NOTHING RETURNING id
+    ), job AS (
+        INSERT INTO jobs (id, name, owner, state, template, labels, parent, created_ms)
+        SELECT $1, $2, $3, $4, $5, $6, $7, $8 WHERE $9 IS NULL OR EXISTS (SELECT FROM key)
+        RETURNING id, owner, state
+    ), spec AS (
+        INSERT INTO job_specs (id, spec) SELECT id, $11 FROM job
+    ), names AS (
+        INSERT INTO job_names (id, grams) SELECT id, $12 FROM job
+    ), labels AS (
+        INSERT INTO job_labels (name, value, id)
+        SELECT l.name, l.value, job.id FROM job, unnest($13::text[], $14::text[]) l (name, value)
+    ), counts AS (
+        INSERT INTO job_counts (owner, state, shard, n) SELECT owner, state, id % 4, 1 FROM job
+        ON CONFLICT (owner, state, shard) DO UPDATE SET n = job_counts.n + excluded.n
+    ), totals AS (
+        INSERT INTO job_totals (state, shard, n) SELECT state, id % 16, 1 FROM job
+        ON CONFLICT (state, shard) DO UPDATE SET n = job_totals.n + excluded.n
+    )
+    SELECT id, pg_notify('labctl_jobs', 'c' || id) FROM job";
+
+/// Changes a row that has a version, and its counters where the state changes.
+const CHANGE: &str = concat!(
+    "WITH old AS (
+        SELECT id, owner, state FROM jobs WHERE id = $1 AND version = $2 FOR UPDATE
+    ), new AS (
+        UPDATE jobs SET
+            state = coalesce($3, jobs.state),
+            reason = CASE WHEN $4 THEN $5 ELSE reason END,
+            message = CASE WHEN $6 THEN $7 ELSE message END,
+            started_ms = coalesce($8, started_ms),
+            finished_ms = coalesce($9, finished_ms),
+            exit_code = coalesce($10, exit_code),
+            attempts = coalesce($11, attempts),
+            cancelling = coalesce($12, cancelling),
+            log_complete = coalesce($13, log_complete),
+            open = NOT (coalesce($3, jobs.state) = ANY($14) AND coalesce($13, log_complete)),
+            version = version + 1
+        FROM old WHERE jobs.id = old.id
+        RETURNING ",
+    columns!("jobs"),
+    "), moved AS (
+        SELECT old.id, old.owner, m.state, m.n FROM old JOIN new ON new.id = old.id AND new.state <> old.state
+        CROSS JOIN LATERAL (VALUES (old.state, -1), (new.state, 1)) m (state, n)
+    ), counts AS (
+        INSERT INTO job_counts (owner, state, shard, n) SELECT owner, state, id % 4, n FROM moved ORDER BY state
+        ON CONFLICT (owner, state, shard) DO UPDATE SET n = job_counts.n + excluded.n
+    ), totals AS (
+        INSERT INTO job_totals (state, shard, n) SELECT state, id % 16, n FROM moved ORDER BY state
+        ON CONFLICT (state, shard) DO UPDATE SET n = job_totals.n + excluded.n
+    )
+    SELECT ",
+    columns!("new"),
+    ", pg_notify('labctl_jobs', 'c' || new.id) FROM new"
+);
+
+/// Appends a part of a log. The same part again changes nothing; of two that begin alike, from two servers that read at
+/// once, the longer one stays.
+const APPEND: &str = "WITH old AS (
+        SELECT octet_length(data) AS size FROM log_parts WHERE job = $1 AND first = $2
+    ), part AS (
+        INSERT INTO log_parts (job, first, lines, bytes, position, data) VALUES ($1, $2, $3, $4, $5, $6)
+        ON CONFLICT (job, first) DO UPDATE SET lines = excluded.lines, bytes = excluded.bytes,
+            position = excluded.position, data = excluded.data
+        WHERE log_parts.lines < excluded.lines
+        RETURNING octet_length(data) AS size
+    )
+    INSERT INTO log_totals (shard, bytes) SELECT $1 % 16, part.size - coalesce((SELECT size FROM old), 0) FROM part
+    ON CONFLICT (shard) DO UPDATE SET bytes = log_totals.bytes + excluded.bytes";
+
+impl Postgres {
+    pub(super) async fn write_new(&self, new: NewJob) -> Result<Created, StoreError> {
+        let mut id = new.id;
+        let (mut taken, mut met) = (0, 0);
+        loop {
+            match self.insert(&new, id).await {
+                Ok(true) => return Ok(Created::New(row::fresh(&new, id))),
+                // Another server made the same id in the same millisecond.
+                Err(error) if taken < ID_TRIES && is(&error, "23505") => {
+                    taken += 1;
+                    id = JobId::after(Some(id), new.created_ms, 0);
+                }
+                Err(error) => return Err(fault::postgres(error)),
+                Ok(false) => {
+                    if let Some(key) = &new.key
+                        && let Some(job) = self.replayed(&new.owner, key).await?
+                    {
+                        return Ok(Created::Replayed(job));
+                    }
+                    // The job of the key was deleted just now, or is not to be seen yet.
+                    met += 1;
+                    if met > KEY_TRIES {
+                        return Err(StoreError::Timeout(anyhow!(
+                            "the idempotency key is taken by a job that is not there"
+                        )));
+                    }
+                }
+            }
+        }
+    }
+
+    /// Says whether the job was created; it was not where its key is known.
+    async fn insert(&self, new: &NewJob, id: JobId) -> Result<bool, sqlx::Error> {
+        let job = row::fresh(new, id);
+        let encode = |error: StoreError| sqlx::Error::Encode(error.into());
+        let grams: Vec<i32> = gram::of_name(&job.name).into_iter().map(gram::Gram::number).collect();
+        let (names, values): (Vec<&String>, Vec<&String>) = job.labels.iter().unzip();
+        let query = sqlx::query(CREATE)
+            .bind(id.number())
+            .bind(&job.name)
+            .bind(&job.owner)
+            .bind(job.state.number())
+            .bind(job.template.as_deref())
+            .bind(row::labels_text(&job.labels).map_err(encode)?)
+            .bind(job.parent.map(JobId::number))
+            .bind(job.created_ms)
+            .bind(new.key.as_ref().map(|key| key.key.as_str()))
+            .bind(new.key.as_ref().map(|key| key.body.as_slice()))
+            .bind(row::spec_text(&new.spec).map_err(encode)?)
+            .bind(grams)
+            .bind(names)
+            .bind(values);
+        let mut connection = self.0.pool.acquire().await?;
+        Ok(query.fetch_optional(&mut *connection).await?.is_some())
+    }
+
+    /// Returns the job that a key was used for.
+    async fn replayed(&self, owner: &str, key: &Key) -> Result<Option<Job>, StoreError> {
+        let mut connection = self.connection().await?;
+        let sql = concat!(
+            "SELECT ",
+            columns!("jobs"),
+            ", k.body FROM job_keys k JOIN jobs ON jobs.id = k.id WHERE k.owner = $1 AND k.key = $2"
+        );
+        let query = sqlx::query(sql).bind(owner).bind(&key.key);
+        let Some(row) = query.fetch_optional(&mut *connection).await.map_err(fault::postgres)? else {
+            return Ok(None);
+        };
+        if get::<_, Vec<u8>>(&row, 17)? != key.body {
+            return Err(StoreError::KeyReused);
+        }
+        row::job(&row).map(Some)
+    }
+
+    pub(super) async fn write_change(
+        &self,
+        id: JobId,
+        version: i64,
+        change: &Change,
+    ) -> Result<Option<Job>, StoreError> {
+        let mut connection = self.connection().await?;
+        if change.is_empty() {
+            let sql = concat!("SELECT ", columns!("jobs"), " FROM jobs WHERE id = $1 AND version = $2");
+            let row = sqlx::query(sql)
+                .bind(id.number())
+                .bind(version)
+                .fetch_optional(&mut *connection)
+                .await;
+            return row.map_err(fault::postgres)?.as_ref().map(row::job).transpose();
+        }
+        let text = |text: &Option<Option<String>>| text.as_ref().and_then(|text| text.as_deref().map(row::clean));
+        let ended: Vec<i16> = State::ALL
+            .into_iter()
+            .filter(|state| state.is_final())
+            .map(State::number)
+            .collect();
+        let query = sqlx::query(CHANGE)
+            .bind(id.number())
+            .bind(version)
+            .bind(change.state.map(State::number))
+            .bind(change.reason.is_some())
+            .bind(text(&change.reason))
+            .bind(change.message.is_some())
+            .bind(text(&change.message))
+            .bind(change.started_ms)
+            .bind(change.finished_ms)
+            .bind(change.exit_code)
+            .bind(
+                change
+                    .attempts
+                    .map(|attempts| i32::try_from(attempts).unwrap_or(i32::MAX)),
+            )
+            .bind(change.cancelling)
+            .bind(change.log_complete)
+            .bind(ended);
+        let row = query.fetch_optional(&mut *connection).await.map_err(fault::postgres)?;
+        row.as_ref().map(row::job).transpose()
+    }
+
+    pub(super) async fn write_delete(&self, id: JobId, owner: Option<&str>) -> Result<bool, StoreError> {
+        let mut connection = self.connection().await?;
+        let mut transaction = connection.begin().await.map_err(fault::postgres)?;
+        let number = id.number();
+        // Whoever stores a part of its log at this moment is waited for, and then its part is seen.
+        let sql = concat!(
+            "SELECT ",
+            columns!("jobs"),
+            " FROM jobs WHERE id = $1 AND ($2 IS NULL OR owner = $2) FOR UPDATE"
+        );
+        let row = sqlx::query(sql)
+            .bind(number)
+            .bind(owner)
+            .fetch_optional(&mut *transaction)
+            .await;
+        let job = row.map_err(fault::postgres)?.as_ref().map(row::job).transpose()?;
+        let Some(job) = job.filter(|job| job.state.is_final()) else {
+            return Ok(false);
+        };
+        let (names, values): (Vec<&String>, Vec<&String>) = job.labels.iter().unzip();
+        // The spec, the parts of the name and the key go with the row.
+        let query = sqlx::query(
+            "WITH labels AS (
+                DELETE FROM job_labels l USING unnest($2::text[], $3::text[]) AS own (name, value)
+                WHERE l.name = own.name AND l.value = own.value AND l.id = $1
+            ), parts AS (
+                DELETE FROM log_parts WHERE job = $1 RETURNING octet_length(data) AS size
+            ), job AS (
+                DELETE FROM jobs WHERE id = $1
+            ), counts AS (
+                INSERT INTO job_counts (owner, state, shard, n) VALUES ($4, $5, $1 % 4, -1)
+                ON CONFLICT (owner, state, shard) DO UPDATE SET n = job_counts.n + excluded.n
+            ), totals AS (
+                INSERT INTO job_totals (state, shard, n) VALUES ($5, $1 % 16, -1)
+                ON CONFLICT (state, shard) DO UPDATE SET n = job_totals.n + excluded.n
+            ), bytes AS (
+                INSERT INTO log_totals (shard, bytes) SELECT $1 % 16, -coalesce(sum(size), 0) FROM parts
+                ON CONFLICT (shard) DO UPDATE SET bytes = log_totals.bytes + excluded.bytes
+            )
+            SELECT pg_notify('labctl_jobs', $6)",
+        );
+        let query = query
+            .bind(number)
+            .bind(names)
+            .bind(values)
+            .bind(&job.owner)
+            .bind(job.state.number())
+            .bind(listen::deleted(id, &job.owner));
+        query.execute(&mut *transaction).await.map_err(fault::postgres)?;
+        transaction.commit().await.map_err(fault::postgres)?;
+        Ok(true)
+    }
+
+    pub(super) async fn write_log(&self, id: JobId, chunk: &Chunk) -> Result<(), StoreError> {
+        let query = sqlx::query(APPEND)
+            .bind(id.number())
+            .bind(row::number(chunk.first)?)
+            .bind(row::number(chunk.lines)?)
+            .bind(row::number(chunk.bytes)?)
+            .bind(row::clean(&chunk.position))
+            .bind(&chunk.data);
+        let mut connection = self.connection().await?;
+        match query.execute(&mut *connection).await {
+            // The job was deleted: its log has no place any more.
+            Err(error) if is(&error, "23503") => Ok(()),
+            other => other.map(|_| ()).map_err(fault::postgres),
+        }
+    }
+
+    pub(super) async fn write_lease(&self, name: &str, holder: &str, ttl: Duration) -> Result<bool, StoreError> {
+        let ttl = i64::try_from(ttl.as_millis()).unwrap_or(i64::MAX / 4);
+        // A lease that has more time left than it was given comes from before the clock was put back.
+        let query = sqlx::query(
+            "INSERT INTO leases (name, holder, ttl_ms, until_ms)
+             SELECT $1, $2, $3, (extract(epoch FROM clock_timestamp()) * 1000)::bigint + $3
+             ON CONFLICT (name) DO UPDATE
+             SET holder = excluded.holder, ttl_ms = excluded.ttl_ms, until_ms = excluded.until_ms
+             WHERE leases.holder = excluded.holder
+                OR leases.until_ms NOT BETWEEN excluded.until_ms - $3 + 1 AND excluded.until_ms - $3 + leases.ttl_ms",
+        );
+        let mut connection = self.connection().await?;
+        let done = query.bind(name).bind(holder).bind(ttl).execute(&mut *connection).await;
+        Ok(done.map_err(fault::postgres)?.rows_affected() > 0)
+    }
+}
+
+/// Returns whether an error of the database has a code.
+fn is(error: &sqlx::Error, code: &str) -> bool {
+    error
+        .as_database_error()
+        .and_then(sqlx::error::DatabaseError::code)
+        .is_some_and(|own| own == code)
+}

@@ -1,0 +1,745 @@
+//! Jobs over HTTP as programs see them: the real server, real processes, a real port.
+
+use std::io::{BufRead, BufReader, Read};
+use std::net::TcpStream;
+use std::time::{Duration, Instant};
+
+use rustix::process::Signal;
+use serde_json::{Value, json};
+
+use crate::harness::TestEnvironment;
+use crate::serve::{Answer, Server, bare};
+
+const JSON: &str = "content-type: application/json";
+const LIMIT: Duration = Duration::from_secs(15);
+
+fn start(world: &TestEnvironment) -> Server {
+    Server::start(world, &["--drain", "0", "--finish", "5s"])
+}
+
+/// Creates a job that runs a shell's script, and returns its id.
+fn run(server: &Server, name: &str, script: &str) -> String {
+    let body = json!({"name": name, "command": ["/bin/sh", "-c", script], "labels": {"kind": name}});
+    let answer = server.ask("POST", "/jobs", &[JSON], &body.to_string());
+    assert_eq!(answer.status, 201, "{answer:?}");
+    answer.json()["id"].as_str().expect("an id").to_owned()
+}
+
+/// Waits until a job is as it should be, and returns it.
+fn wait(server: &Server, id: &str, what: &str, is: impl Fn(&Value) -> bool) -> Value {
+    let start = Instant::now();
+    loop {
+        let job = server.ask("GET", &format!("/jobs/{id}"), &[], "").json();
+        if is(&job) {
+            return job;
+        }
+        assert!(start.elapsed() < LIMIT, "not {what}: {job}");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+fn in_state(server: &Server, id: &str, state: &str) -> Value {
+    wait(server, id, state, |job| job["state"] == state)
+}
+
+fn whole(server: &Server, id: &str) -> Value {
+    wait(server, id, "stored whole", |job| job["log_complete"] == true)
+}
+
+fn problem(answer: &Answer, status: u16, code: &str) {
+    assert_eq!(answer.status, status, "{answer:?}");
+    assert_eq!(
+        answer.header("content-type"),
+        Some("application/problem+json"),
+        "{answer:?}"
+    );
+    let body = answer.json();
+    assert_eq!(
+        (&body["code"], &body["status"]),
+        (&code.into(), &status.into()),
+        "{body}"
+    );
+    assert_eq!(body["request_id"].as_str(), answer.header("x-request-id"), "{answer:?}");
+}
+
+/// An event of a stream.
+#[derive(Debug, Clone, PartialEq)]
+struct Event {
+    id: Option<u64>,
+    name: String,
+    data: Value,
+}
+
+/// Reads a stream of events.
+struct Events(BufReader<TcpStream>);
+
+impl Events {
+    fn open(server: &Server, path: &str, last: Option<u64>) -> Self {
+        let mut headers = vec!["accept: text/event-stream".to_owned()];
+        headers.extend(last.map(|last| format!("last-event-id: {last}")));
+        let headers: Vec<&str> = headers.iter().map(String::as_str).collect();
+        let mut reader = BufReader::new(server.send("GET", path, &headers, ""));
+        let mut head = String::new();
+        while !head.ends_with("\r\n\r\n") {
+            assert!(reader.read_line(&mut head).expect("a head") > 0, "{head}");
+        }
+        assert!(head.contains(" 200 ") && head.contains("text/event-stream"), "{head}");
+        Self(reader)
+    }
+
+    /// Returns the next event; nothing where the stream ended. What is no event is passed over.
+    fn next(&mut self) -> Option<Event> {
+        let mut event = Event {
+            id: None,
+            name: String::new(),
+            data: Value::Null,
+        };
+        loop {
+            let mut line = String::new();
+            if self.0.read_line(&mut line).ok()? == 0 {
+                return None;
+            }
+            match line.trim_end().split_once(": ") {
+                Some(("id", id)) => event.id = id.parse().ok(),
+                Some(("event", name)) => event.name = name.to_owned(),
+                Some(("data", data)) => event.data = serde_json::from_str(data).expect("JSON"),
+                _ if line.trim_end().is_empty() && !event.name.is_empty() => return Some(event),
+                _ => {}
+            }
+        }
+    }
+
+    /// Returns the numbers and texts of lines up to the end of the stream, and whether it was the end of the log.
+    fn lines(&mut self) -> (Vec<(u64, String)>, bool) {
+        let mut out = Vec::new();
+        while let Some(event) = self.next() {
+            match event.name.as_str() {
+                "line" => {
+                    let number = event.data["number"].as_u64().expect("a number");
+                    assert_eq!(event.id, Some(number), "the number is the place to go on from");
+                    out.push((number, event.data["text"].as_str().expect("text").to_owned()));
+                }
+                "end" => return (out, true),
+                other => panic!("{other} among lines: {event:?}"),
+            }
+        }
+        (out, false)
+    }
+}
+
+#[test]
+fn the_life_of_a_job() {
+    let world = bare();
+    let server = start(&world);
+    let body = json!({"name": "hello", "command": ["/bin/sh", "-c", "echo out; echo err >&2; printf 'no end\\377'"]})
+        .to_string();
+    let key = "idempotency-key: key-1";
+    let first = server.ask("POST", "/jobs", &[JSON, key], &body);
+    assert_eq!(first.status, 201, "{first:?}");
+    let job = first.json();
+    let id = job["id"].as_str().expect("an id");
+    assert_eq!(first.header("location"), Some(format!("/jobs/{id}").as_str()));
+    assert_eq!(first.header("idempotent-replayed"), None);
+    assert!(
+        job["created_at"]
+            .as_str()
+            .is_some_and(|at| at.len() == 24 && at.ends_with('Z')),
+        "{job}"
+    );
+    let again = server.ask("POST", "/jobs", &[JSON, key], &body);
+    assert_eq!((again.status, again.header("idempotent-replayed")), (201, Some("true")));
+    assert_eq!(again.json()["id"], id);
+    let other = server.ask("POST", "/jobs", &[JSON, key], &body.replace("hello", "other"));
+    problem(&other, 422, "idempotency-key-reused");
+
+    let done = whole(&server, id);
+    assert_eq!(
+        (&done["state"], &done["exit_code"], &done["attempts"]),
+        (&"succeeded".into(), &0.into(), &1.into())
+    );
+    assert_eq!(done["spec"]["name"], "hello");
+    let path = format!("/jobs/{id}");
+    let tag = server
+        .ask("GET", &path, &[], "")
+        .header("etag")
+        .expect("a tag")
+        .to_owned();
+    let same = server.ask("GET", &path, &[&format!("if-none-match: {tag}")], "");
+    assert_eq!((same.status, same.body.len()), (304, 0));
+
+    let logs = format!("{path}/logs");
+    let text = server.ask("GET", &logs, &[], "");
+    assert_eq!(text.header("content-type"), Some("text/plain; charset=utf-8"));
+    // The two outputs are read side by side, so only the order within each is known.
+    let bytes = text.body.clone();
+    assert!(
+        bytes.windows(4).any(|part| part == b"out\n") && bytes.windows(4).any(|part| part == b"err\n"),
+        "{text:?}"
+    );
+    assert!(bytes.windows(8).any(|part| part == b"no end\xff\n"), "{text:?}");
+    let lines = server.ask("GET", &logs, &["accept: application/x-ndjson"], "").text();
+    let lines: Vec<Value> = lines
+        .lines()
+        .map(|line| serde_json::from_str(line).expect("JSON"))
+        .collect();
+    assert_eq!(
+        lines.iter().map(|line| line["number"].as_u64()).collect::<Vec<_>>(),
+        [Some(1), Some(2), Some(3)]
+    );
+    assert!(
+        lines
+            .iter()
+            .any(|line| line["stream"] == "stderr" && line["text"] == "err"),
+        "{lines:?}"
+    );
+    assert!(lines.iter().any(|line| line["base64"] == "bm8gZW5k/w=="), "{lines:?}");
+    let found = server
+        .ask("GET", &format!("{logs}?grep=%5Eer%2B&timestamps"), &[], "")
+        .text();
+    assert!(found.lines().count() == 1 && found.contains("Z err"), "{found}");
+    assert_eq!(
+        server
+            .ask("GET", &format!("{logs}?tail=1"), &[], "")
+            .text()
+            .lines()
+            .count(),
+        1
+    );
+    problem(
+        &server.ask("GET", &format!("{logs}?previous"), &[], ""),
+        400,
+        "invalid-parameter",
+    );
+
+    let rerun = server.ask("POST", &format!("{path}/rerun"), &[], "");
+    assert_eq!(rerun.status, 201, "{rerun:?}");
+    assert_eq!(rerun.json()["parent"], id);
+    let second = rerun.json()["id"].as_str().expect("an id").to_owned();
+    whole(&server, &second);
+    let page = server.ask("GET", "/jobs?limit=1&state=succeeded", &[], "");
+    assert_eq!(page.json()["jobs"][0]["id"], second.as_str(), "newest first");
+    let link = page.header("link").expect("a next page").to_owned();
+    let next = link.trim_start_matches('<').split('>').next().expect("an address");
+    let last = server.ask("GET", next, &[], "");
+    assert_eq!(
+        (&last.json()["jobs"][0]["id"], &last.json()["next"]),
+        (&id.into(), &Value::Null)
+    );
+    let cursor = page.json()["next"].as_str().expect("a cursor").to_owned();
+    problem(
+        &server.ask("GET", &format!("/jobs?limit=1&cursor={cursor}"), &[], ""),
+        400,
+        "invalid-cursor",
+    );
+    let all = server.ask("GET", "/jobs", &["accept: application/x-ndjson"], "").text();
+    assert_eq!(all.lines().count(), 2, "{all}");
+    let counts = server.ask("GET", "/jobs/counts", &[], "").json();
+    assert_eq!(
+        (&counts["counts"]["succeeded"], &counts["total"]),
+        (&2.into(), &2.into())
+    );
+
+    assert_eq!(server.ask("DELETE", &path, &[], "").status, 204);
+    for (method, path) in [
+        ("GET", path.clone()),
+        ("DELETE", path.clone()),
+        ("GET", logs),
+        ("POST", format!("{path}/rerun")),
+    ] {
+        problem(&server.ask(method, &path, &[], ""), 404, "no-such-job");
+    }
+}
+
+#[test]
+fn a_job_that_runs_is_cancelled_and_not_deleted() {
+    let world = bare();
+    let server = start(&world);
+    let id = run(&server, "long", "echo begun; exec /bin/sleep 60");
+    let running = in_state(&server, &id, "running");
+    let path = format!("/jobs/{id}");
+    problem(&server.ask("DELETE", &path, &[], ""), 409, "state-conflict");
+    let old = server.ask("POST", &format!("{path}/cancel"), &["if-match: \"0\""], "");
+    problem(&old, 412, "job-changed");
+    problem(
+        &server.ask("POST", &format!("{path}/resume"), &["if-match: W/\"1\""], ""),
+        412,
+        "job-changed",
+    );
+    let tag = format!("if-match: \"{}\"", running["version"]);
+    let asked = server.ask("POST", &format!("{path}/cancel"), &[&tag], "");
+    assert_eq!(asked.status, 202, "{asked:?}");
+    let ended = in_state(&server, &id, "cancelled");
+    assert_eq!(ended["reason"], "Cancelled");
+    assert_eq!(
+        server.ask("POST", &format!("{path}/cancel"), &[], "").status,
+        200,
+        "again is no error"
+    );
+    problem(
+        &server.ask("POST", &format!("{path}/suspend"), &[], ""),
+        409,
+        "state-conflict",
+    );
+    whole(&server, &id);
+    assert_eq!(server.ask("DELETE", &path, &[], "").status, 204);
+}
+
+#[test]
+fn a_job_that_is_held_back_runs_when_it_is_resumed() {
+    let world = bare();
+    let server = start(&world);
+    let body = json!({"name": "held", "command": ["/bin/true"], "suspend": true}).to_string();
+    let job = server.ask("POST", "/jobs", &[JSON], &body).json();
+    assert_eq!(job["state"], "suspended", "{job}");
+    let id = job["id"].as_str().expect("an id");
+    std::thread::sleep(Duration::from_millis(300));
+    in_state(&server, id, "suspended");
+    let resumed = server.ask("POST", &format!("/jobs/{id}/resume"), &[], "");
+    assert_eq!(resumed.status, 200, "{resumed:?}");
+    in_state(&server, id, "succeeded");
+}
+
+#[test]
+fn a_stream_goes_on_after_the_server_was_killed() {
+    let world = bare();
+    let mut server = start(&world);
+    let id = run(
+        &server,
+        "count",
+        "i=0; while [ $i -lt 2000 ]; do i=$((i+1)); echo line $i; /bin/sleep 0.01; done",
+    );
+    let path = format!("/jobs/{id}/logs?follow&tail=100000");
+    let mut events = Events::open(&server, &path, None);
+    let mut seen = Vec::new();
+    while seen.len() < 50 {
+        let event = events.next().expect("a line");
+        seen.push((
+            event.id.expect("a number"),
+            event.data["text"].as_str().expect("text").to_owned(),
+        ));
+    }
+    server.kill();
+    // What was on its way still counts.
+    seen.extend(events.lines().0);
+    let server = start(&world);
+    let last = seen.last().map(|(number, _)| *number);
+    // The address is the same as before, as a browser would send it again.
+    let (rest, ended) = Events::open(&server, &path, last).lines();
+    assert!(ended, "the job ended with the server that ran it");
+    seen.extend(rest);
+    let own: Vec<_> = seen.iter().filter(|(_, text)| text.starts_with("line ")).collect();
+    assert!(own.len() >= 50 && own.len() < 2000, "{}", own.len());
+    for (place, (number, text)) in own.iter().enumerate() {
+        assert_eq!(
+            (*number, text.as_str()),
+            (place as u64 + 1, format!("line {}", place + 1).as_str())
+        );
+    }
+    let stored = server.ask("GET", &format!("/jobs/{id}/logs"), &[], "").text();
+    assert!(
+        stored.lines().count() >= seen.len(),
+        "nothing was seen that is not stored"
+    );
+    let job = whole(&server, &id);
+    assert_eq!(
+        (&job["state"], &job["reason"]),
+        (&"failed".into(), &"ServerLost".into())
+    );
+    // A client that has everything is told that there is no more.
+    let (none, ended) = Events::open(&server, &path, seen.last().map(|(number, _)| *number)).lines();
+    assert!(none.is_empty() && ended);
+}
+
+#[test]
+fn a_slow_viewer_gets_everything_and_slows_nobody() {
+    let world = bare();
+    let server = start(&world);
+    // About 12 MB: more than the ring, the sockets and a part of the store together.
+    let id = run(
+        &server,
+        "much",
+        "i=0; line=$(printf '%01000d' 7); while [ $i -lt 12000 ]; do i=$((i+1)); echo $i $line; done",
+    );
+    let path = format!("/jobs/{id}/logs?follow");
+    let slow = server.send("GET", &path, &[], "");
+    let quick = server.ask("GET", &path, &[], "");
+    whole(&server, &id);
+    assert_eq!(quick.text().lines().count(), 12_000);
+    std::thread::sleep(Duration::from_millis(300));
+    let mut bytes = Vec::new();
+    let mut slow = slow;
+    slow.read_to_end(&mut bytes).expect("read");
+    let begin = bytes.windows(4).position(|part| part == b"\r\n\r\n").expect("a head") + 4;
+    assert!(bytes[begin..] == quick.body[..], "both are the same");
+    for (number, line) in (1..).zip(quick.text().lines()) {
+        assert!(line.starts_with(&format!("{number} 0")), "{number}: {}", &line[..20]);
+    }
+}
+
+fn open_files(server: &Server) -> usize {
+    std::fs::read_dir(format!("/proc/{}/fd", server.pid())).map_or(0, Iterator::count)
+}
+
+#[test]
+fn viewers_that_come_and_go_leave_nothing_behind() {
+    let world = bare();
+    let server = Server::start(&world, &["--drain", "0", "--max-streams", "250"]);
+    let id = run(&server, "long", "while :; do echo x; /bin/sleep 0.05; done");
+    in_state(&server, &id, "running");
+    let before = open_files(&server);
+    for _ in 0..3 {
+        let viewers: Vec<_> = (0..200)
+            .map(|number| {
+                let path = if number % 2 == 0 {
+                    format!("/jobs/{id}/logs?follow")
+                } else {
+                    "/events".to_owned()
+                };
+                let mut stream = server.send("GET", &path, &[], "");
+                let mut first = [0; 12];
+                stream.read_exact(&mut first).expect("an answer");
+                assert_eq!(&first[9..], b"200", "viewer {number}");
+                stream
+            })
+            .collect();
+        drop(viewers);
+        let start = Instant::now();
+        while open_files(&server) > before + 5 {
+            assert!(
+                start.elapsed() < LIMIT,
+                "{} files, {before} before",
+                open_files(&server)
+            );
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+    let viewers: Vec<_> = (0..250).map(|_| server.send("GET", "/events", &[], "")).collect();
+    let start = Instant::now();
+    loop {
+        let refused = server.ask("GET", &format!("/jobs/{id}/logs"), &[], "");
+        if refused.status == 503 {
+            problem(&refused, 503, "too-many-streams");
+            assert_eq!(refused.header("retry-after"), Some("5"));
+            break;
+        }
+        assert!(start.elapsed() < LIMIT, "{refused:?}");
+    }
+    assert_eq!(
+        server.ask("GET", "/jobs", &[], "").status,
+        200,
+        "what is no stream goes on"
+    );
+    drop(viewers);
+}
+
+#[test]
+fn streams_do_not_hold_up_the_end_of_the_server() {
+    let world = bare();
+    let mut server = Server::start(&world, &["--drain", "0", "--finish", "60s"]);
+    let id = run(&server, "long", "echo begun; exec /bin/sleep 60");
+    in_state(&server, &id, "running");
+    let mut events = server.send("GET", "/events", &[], "");
+    let mut lines = server.send("GET", &format!("/jobs/{id}/logs?follow&format=sse"), &[], "");
+    let mut text = server.send("GET", &format!("/jobs/{id}/logs?follow"), &[], "");
+    std::thread::sleep(Duration::from_millis(300));
+    let asked = Instant::now();
+    server.signal(Signal::TERM);
+    for stream in [&mut events, &mut lines] {
+        let mut said = String::new();
+        stream.read_to_string(&mut said).expect("a whole answer");
+        assert!(said.contains(": the server is stopping\n\nretry: "), "{said}");
+    }
+    let mut said = String::new();
+    text.read_to_string(&mut said).expect("a whole answer");
+    assert!(said.ends_with("begun\n"), "{said}");
+    assert_eq!(server.ended().code(), Some(0));
+    assert!(asked.elapsed() < Duration::from_secs(10), "{:?}", asked.elapsed());
+}
+
+#[test]
+fn changes_are_heard_by_those_who_may() {
+    let world = bare();
+    let tokens = world.path("tokens");
+    labctl::drive::files::write_secret(
+        &tokens,
+        "ana:ana-0123456789abc\nbob:bob-0123456789abc\nroot:root-0123456789ab:admin\n",
+    )
+    .expect("written");
+    let server = Server::start(&world, &["--drain", "0", "--token-file", &tokens.display().to_string()]);
+    let (ana, bob, root) = (
+        "authorization: Bearer ana-0123456789abc",
+        "authorization: Bearer bob-0123456789abc",
+        "authorization: Bearer root-0123456789ab",
+    );
+    let nobody = server.ask("GET", "/jobs", &[], "");
+    problem(&nobody, 401, "unauthenticated");
+    assert!(
+        nobody
+            .header("www-authenticate")
+            .is_some_and(|asked| asked.starts_with("Bearer")),
+        "{nobody:?}"
+    );
+    problem(
+        &server.ask("GET", "/jobs", &["authorization: Bearer ana-0123456789abC"], ""),
+        401,
+        "unauthenticated",
+    );
+    assert_eq!(server.ask("GET", "/livez", &[], "").status, 200);
+
+    let open = |who: &str| {
+        let mut stream = BufReader::new(server.send("GET", "/events", &[who], ""));
+        let mut line = String::new();
+        while !line.starts_with("event: counts") {
+            line.clear();
+            stream.read_line(&mut line).expect("the first counters");
+        }
+        Events(stream)
+    };
+    let (mut of_ana, mut of_bob) = (open(ana), open(bob));
+    let body = json!({"name": "hers", "command": ["/bin/sh", "-c", "echo secret"]}).to_string();
+    let created = server.ask("POST", "/jobs", &[JSON, ana], &body);
+    assert_eq!(
+        (created.status, &created.json()["owner"]),
+        (201, &"ana".into()),
+        "{created:?}"
+    );
+    let id = created.json()["id"].as_str().expect("an id").to_owned();
+    let mut states = Vec::new();
+    while states.last().is_none_or(|state| state != "succeeded") {
+        let event = of_ana.next().expect("a change");
+        if event.name == "job" {
+            assert_eq!(event.data["id"], id.as_str());
+            states.push(event.data["state"].as_str().expect("a state").to_owned());
+        }
+    }
+    // Bob's next event is of his own job.
+    let own = server.ask("POST", "/jobs", &[JSON, bob], &body.replace("hers", "his"));
+    assert_eq!(own.status, 201);
+    let heard = loop {
+        let event = of_bob.next().expect("a change");
+        if event.name == "job" {
+            break event;
+        }
+    };
+    assert_eq!(heard.data["name"], "his");
+
+    for (method, path) in [
+        ("GET", format!("/jobs/{id}")),
+        ("GET", format!("/jobs/{id}/logs")),
+        ("GET", format!("/jobs/{id}/logs?follow&previous")),
+        ("POST", format!("/jobs/{id}/cancel")),
+        ("POST", format!("/jobs/{id}/suspend")),
+        ("POST", format!("/jobs/{id}/resume")),
+        ("POST", format!("/jobs/{id}/rerun")),
+        ("DELETE", format!("/jobs/{id}")),
+    ] {
+        problem(&server.ask(method, &path, &[bob], ""), 404, "no-such-job");
+    }
+    for (who, path, count) in [
+        (bob, "/jobs?owner=ana", 0),
+        (bob, "/jobs", 1),
+        (root, "/jobs", 2),
+        (root, "/jobs?owner=ana", 1),
+    ] {
+        let jobs = server.ask("GET", path, &[who], "").json();
+        assert_eq!(jobs["jobs"].as_array().map(Vec::len), Some(count), "{who} {path}");
+    }
+    assert_eq!(server.ask("GET", "/jobs/counts", &[bob], "").json()["total"], 1);
+}
+
+#[test]
+fn a_page_of_another_site_can_do_nothing() {
+    let world = bare();
+    let server = start(&world);
+    let body = json!({"name": "evil", "command": ["/bin/true"]}).to_string();
+    for header in [
+        "origin: http://evil.example",
+        "origin: null",
+        "sec-fetch-site: cross-site",
+        "sec-fetch-site: same-site",
+    ] {
+        problem(&server.ask("POST", "/jobs", &[JSON, header], &body), 403, "cross-site");
+    }
+    for host in [
+        "host: evil.example",
+        "host: localhost.evil.example:8080",
+        "host: 10.0.0.1",
+    ] {
+        problem(&server.ask("GET", "/jobs", &[host], ""), 403, "wrong-host");
+        problem(&server.ask("POST", "/jobs", &[JSON, host], &body), 403, "wrong-host");
+    }
+    // What a form of another site can send without being asked for leave.
+    for kind in [
+        "content-type: text/plain",
+        "content-type: application/x-www-form-urlencoded",
+        "x-none: 1",
+    ] {
+        problem(
+            &server.ask("POST", "/jobs", &[kind], &body),
+            415,
+            "unsupported-media-type",
+        );
+    }
+    assert_eq!(
+        server.ask("GET", "/jobs/counts", &[], "").json()["total"],
+        0,
+        "nothing was created"
+    );
+    let same = format!("origin: http://{}", server.address);
+    let host = format!("host: {}", server.address);
+    assert_eq!(server.ask("POST", "/jobs", &[JSON, &same, &host], &body).status, 201);
+    let page = server.ask("GET", "/docs", &[], "");
+    assert_eq!(page.status, 200);
+    for (name, value) in [
+        ("x-content-type-options", "nosniff"),
+        ("referrer-policy", "no-referrer"),
+    ] {
+        assert_eq!(page.header(name), Some(value));
+    }
+    assert!(
+        page.header("content-security-policy")
+            .is_some_and(|policy| policy.starts_with("default-src 'self'"))
+    );
+}
+
+#[test]
+fn hostile_input_is_refused_and_never_the_servers_fault() {
+    let world = bare();
+    let server = start(&world);
+    let id = run(&server, "some", "echo a");
+    whole(&server, &id);
+    let huge = format!("{{\"name\": \"{}\"}}", "x".repeat(2 << 20));
+    let deep = format!("{{\"name\": {}", "[".repeat(200_000));
+    let many = format!(
+        "{{\"name\": \"a\", \"command\": [\"x\"], \"labels\": {{{}}}}}",
+        (0..100)
+            .map(|n| format!("\"l{n}\": \"\""))
+            .collect::<Vec<_>>()
+            .join(",")
+    );
+    for (body, status, code) in [
+        ("", 400, "malformed-json"),
+        ("{", 400, "malformed-json"),
+        ("null", 422, "invalid-job"),
+        ("[]", 422, "invalid-job"),
+        ("{\"name\": \"a\"}", 422, "invalid-job"),
+        (
+            "{\"name\": \"a\\u0000\", \"command\": [\"x\\u0000\"]}",
+            422,
+            "invalid-job",
+        ),
+        ("{\"name\": \"<script>\", \"command\": [\"x\"]}", 422, "invalid-job"),
+        (
+            "{\"name\": \"a\", \"command\": [\"x\"], \"limits\": {\"seconds\": 0}}",
+            422,
+            "invalid-job",
+        ),
+        (
+            "{\"name\": \"a\", \"command\": [\"x\"], \"retries\": 18446744073709551616}",
+            422,
+            "invalid-job",
+        ),
+        (
+            "{\"name\": \"a\", \"name\": \"b\", \"command\": [\"x\"]}",
+            422,
+            "invalid-job",
+        ),
+        (&many, 422, "invalid-job"),
+        (&huge, 413, "body-too-large"),
+        (&deep, 422, "invalid-job"),
+    ] {
+        let answer = server.ask("POST", "/jobs", &[JSON], body);
+        problem(&answer, status, code);
+    }
+    let faults = server
+        .ask("POST", "/jobs", &[JSON], "{\"name\": \"a b\", \"command\": []}")
+        .json();
+    let pointers: Vec<_> = faults["errors"]
+        .as_array()
+        .expect("faults")
+        .iter()
+        .map(|fault| fault["pointer"].as_str())
+        .collect();
+    assert_eq!(pointers, [Some("/name"), Some("/command")], "{faults}");
+    for key in [
+        "idempotency-key: a b",
+        "idempotency-key: \u{e4}",
+        "idempotency-key: ",
+        &format!("idempotency-key: {}", "k".repeat(256)),
+    ] {
+        let body = "{\"name\": \"a\", \"command\": [\"/bin/true\"]}";
+        problem(
+            &server.ask("POST", "/jobs", &[JSON, key], body),
+            400,
+            "invalid-parameter",
+        );
+    }
+    let logs = format!("/jobs/{id}/logs");
+    for (path, status) in [
+        ("/jobs/%ff".to_owned(), 400),
+        ("/jobs/0".to_owned(), 404),
+        ("/jobs/zzzzzzzzzzzzz".to_owned(), 404),
+        ("/jobs/..%2f..%2fetc".to_owned(), 404),
+        ("/jobs//logs".to_owned(), 404),
+        ("/jobs/".to_owned(), 404),
+        ("/jobs?cursor=AAAA".to_owned(), 400),
+        ("/jobs?limit=99999999999999999999999".to_owned(), 400),
+        ("/jobs?q=%ff".to_owned(), 400),
+        ("/jobs?q=%00".to_owned(), 400),
+        ("/jobs?q=%27%22%3B--%25_%5C".to_owned(), 200),
+        ("/jobs?q=%2A%22%20OR%20NEAR(".to_owned(), 200),
+        ("/jobs?label=a%00b=c".to_owned(), 400),
+        ("/jobs?since=99999999999999h".to_owned(), 400),
+        ("/jobs?since=292277026596y".to_owned(), 400),
+        ("/jobs?until=-009999-01-02T01:59:59Z".to_owned(), 200),
+        ("/jobs?since=9999-12-30T22:00:00Z".to_owned(), 200),
+        (format!("{logs}?grep=((a%7B1000%7D)%7B1000%7D)%7B1000%7D"), 400),
+        (format!("{logs}?grep=("), 400),
+        (format!("{logs}?from=18446744073709551615"), 200),
+        (format!("{logs}?from=9223372036854775808"), 200),
+        (format!("{logs}?tail=18446744073709551615"), 200),
+        (format!("{logs}?since=9999-12-30T22:00:00Z"), 200),
+        (format!("{logs}?attempt=0"), 200),
+    ] {
+        let answer = server.ask("GET", &path, &[], "");
+        assert_eq!(answer.status, status, "{path}: {answer:?}");
+    }
+    for last in ["-1", "x", "99999999999999999999", "\u{e4}"] {
+        problem(
+            &server.ask("GET", &logs, &[&format!("last-event-id: {last}")], ""),
+            400,
+            "invalid-parameter",
+        );
+    }
+    for (method, path) in [
+        ("PUT", "/jobs"),
+        ("POST", "/jobs/counts"),
+        ("PATCH", "/events"),
+        ("GET", "/jobs/x/cancel"),
+    ] {
+        let answer = server.ask(method, path, &[], "");
+        problem(&answer, 405, "method-not-allowed");
+        assert!(
+            answer.header("allow").is_some_and(|allowed| !allowed.is_empty()),
+            "{answer:?}"
+        );
+    }
+    assert_eq!(server.ask("GET", "/readyz", &[], "").status, 200);
+}
+
+#[test]
+fn a_full_database_is_a_clear_refusal() {
+    let world = bare();
+    let server = Server::start(&world, &["--drain", "0", "--quota", "1"]);
+    let body = json!({"name": "a", "command": ["/bin/true", "x".repeat(60_000)], "suspend": true}).to_string();
+    let refused = (0..200)
+        .map(|_| server.ask("POST", "/jobs", &[JSON], &body))
+        .find(|answer| answer.status != 201);
+    problem(&refused.expect("full at last"), 507, "store-full");
+    assert_eq!(
+        server.ask("GET", "/jobs?limit=5", &[], "").status,
+        200,
+        "what is there can be read"
+    );
+    assert_eq!(server.ask("GET", "/livez", &[], "").status, 200);
+}

@@ -1,0 +1,321 @@
+//! What only PostgreSQL does: connections that break, replicas, and who hears what.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use labctl::dashboard::job::State;
+use labctl::dashboard::store::postgres::Postgres;
+use labctl::dashboard::store::{Changed, Filter, JobStore, Page, Scope, StoreError};
+use sqlx::{Connection as _, Row as _};
+use tokio::sync::broadcast::Receiver;
+
+use super::{Place, bring, chunk, create, new_job, to_state};
+use crate::postgres::{Cluster, Setup, shared};
+
+/// How long a store may take to heal after its database is back.
+const HEALS: Duration = Duration::from_secs(15);
+
+async fn open(url: &str) -> Postgres {
+    Postgres::open(url).await.expect("opened")
+}
+
+/// Makes a store in a database of its own; nothing where PostgreSQL is not installed.
+pub(super) async fn place() -> Option<Place> {
+    let url = shared().await?.database().await;
+    Some(Place {
+        store: Arc::new(open(&url).await),
+        _keep: Box::new(()),
+    })
+}
+
+async fn raw(url: &str) -> sqlx::PgConnection {
+    sqlx::PgConnection::connect(url).await.expect("connected")
+}
+
+async fn next(changes: &mut Receiver<Changed>) -> Changed {
+    let change = tokio::time::timeout(HEALS, changes.recv()).await.expect("told in time");
+    change.expect("no receiver lags here")
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn replicas_start_at_once_on_a_new_database_and_hear_each_other() {
+    let Some(cluster) = shared().await else { return };
+    let url = cluster.database().await;
+    let mut starts = tokio::task::JoinSet::new();
+    for _ in 0..6 {
+        let url = url.clone();
+        starts.spawn(async move { open(&url).await });
+    }
+    let replicas = starts.join_all().await;
+    let mut heard = replicas[1].changes();
+    let job = create(&replicas[0], new_job("ada", "shared", 0)).await;
+    assert_eq!(next(&mut heard).await, Changed::Job(job.clone()));
+    assert_eq!(
+        replicas[1].job(job.id, &Scope::All).await.expect("an answer"),
+        Some(job)
+    );
+    assert!(replicas[0].name().starts_with("PostgreSQL 1"), "{}", replicas[0].name());
+}
+
+#[tokio::test]
+async fn this_labctl_runs_on_the_database_of_a_newer_one() {
+    let Some(cluster) = shared().await else { return };
+    let url = cluster.database().await;
+    drop(open(&url).await);
+    let newer = "ALTER TABLE jobs ADD COLUMN priority integer NOT NULL DEFAULT 0; CREATE TABLE later (id bigint);
+        INSERT INTO _sqlx_migrations (version, description, success, checksum, execution_time)
+        VALUES (9999, 'later', true, '\\x00', 1)";
+    sqlx::raw_sql(newer)
+        .execute(&mut raw(&url).await)
+        .await
+        .expect("a newer schema");
+    let store = open(&url).await;
+    let job = create(&store, new_job("ada", "old-labctl", 0)).await;
+    bring(&store, &job, State::Failed).await;
+    let page = Page { after: None, limit: 5 };
+    assert_eq!(
+        store
+            .list(&Scope::All, &Filter::default(), page)
+            .await
+            .expect("a page")
+            .len(),
+        1
+    );
+    sqlx::raw_sql("UPDATE _sqlx_migrations SET checksum = '\\x00' WHERE version = 1")
+        .execute(&mut raw(&url).await)
+        .await
+        .expect("edited");
+    let error = Postgres::open(&url).await.err().expect("refused");
+    let told = format!("{:#}", anyhow::Error::new(error));
+    assert!(
+        told.contains("migration 1 of this database is not the one of this labctl"),
+        "{told}"
+    );
+}
+
+/// Ends every connection to a database but this one.
+async fn cut(url: &str) {
+    let sql = "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity
+        WHERE datname = current_database() AND pid <> pg_backend_pid()";
+    let row = sqlx::query(sql).fetch_one(&mut raw(url).await).await.expect("cut");
+    assert!(row.get::<i64, _>(0) >= 1, "there was nothing to cut");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_connection_that_breaks_is_mended_and_who_listens_is_told() {
+    let Some(cluster) = shared().await else { return };
+    let url = cluster.database().await;
+    let store = open(&url).await;
+    store.ping().await.expect("an answer");
+    let mut changes = store.changes();
+    cut(&url).await;
+    assert_eq!(next(&mut changes).await, Changed::Missed);
+    let job = create(&store, new_job("ada", "after", 0)).await;
+    assert_eq!(next(&mut changes).await, Changed::Job(job));
+}
+
+/// Asks until there is an answer, and returns the errors before it.
+async fn healed(store: &Postgres, since: Instant) -> Vec<StoreError> {
+    let mut errors = Vec::new();
+    loop {
+        match store.counts(&Scope::All).await {
+            Ok(_) => return errors,
+            Err(error) => errors.push(error),
+        }
+        assert!(since.elapsed() < HEALS, "not healed: {errors:?}");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_database_is_restarted_under_an_open_store() {
+    let setup = Setup {
+        fsync: "on",
+        buffers: "16MB",
+    };
+    let Some(cluster) = Cluster::start(setup).await else {
+        return;
+    };
+    let url = cluster.database().await;
+    let store = open(&url).await;
+    let mut changes = store.changes();
+    let job = create(&store, new_job("ada", "survives", 0)).await;
+    assert_eq!(next(&mut changes).await, Changed::Job(job.clone()));
+    // INT ends it in order, QUIT as a crash would: it recovers from its log.
+    for (round, signal) in ["INT", "QUIT"].into_iter().enumerate() {
+        cluster.tell(signal);
+        let start = Instant::now();
+        let down = store.ping().await.expect_err("it is down");
+        assert!(matches!(down, StoreError::Unavailable(_)), "{down:?}");
+        let down = store
+            .create(new_job("ada", "refused", 1))
+            .await
+            .expect_err("it is down");
+        assert!(matches!(down, StoreError::Unavailable(_)), "{down:?}");
+        assert!(
+            start.elapsed() < Duration::from_secs(8),
+            "it took {:?} to say so",
+            start.elapsed()
+        );
+        cluster.tell("start");
+        let start = Instant::now();
+        let errors = healed(&store, start).await;
+        assert!(
+            errors.iter().all(|error| matches!(error, StoreError::Unavailable(_))),
+            "{errors:?}"
+        );
+        assert_eq!(next(&mut changes).await, Changed::Missed);
+        let ms = i64::try_from(round).expect("small") + 2;
+        let again = create(&store, new_job("ada", "again", ms)).await;
+        assert_eq!(next(&mut changes).await, Changed::Job(again));
+        assert!(start.elapsed() < HEALS);
+    }
+    assert_eq!(store.job(job.id, &Scope::All).await.expect("an answer"), Some(job));
+    assert_eq!(store.counts(&Scope::All).await.expect("an answer")[&State::Pending], 3);
+}
+
+#[tokio::test]
+async fn what_the_database_refuses_is_told_for_what_it_is() {
+    let Some(cluster) = shared().await else { return };
+    let url = cluster.database().await;
+    let store = open(&url).await;
+    let job = create(&store, new_job("ada", "held", 0)).await;
+    let mut other = raw(&url).await;
+    let mut holding = other.begin().await.expect("begun");
+    let hold = sqlx::query("SELECT 1 FROM jobs WHERE id = $1 FOR UPDATE").bind(job.id.number());
+    hold.execute(&mut *holding).await.expect("held");
+    let late = store
+        .change(job.id, 1, &to_state(State::Running))
+        .await
+        .expect_err("the row is held");
+    assert!(matches!(late, StoreError::Timeout(_)), "{late:?}");
+    holding.rollback().await.expect("let go");
+    bring(&store, &job, State::Running).await;
+
+    // A database that its keeper has closed for writing: a standby, or a disk that is full.
+    sqlx::raw_sql("DO $$ BEGIN EXECUTE format('ALTER DATABASE %I SET default_transaction_read_only = on', current_database()); END $$")
+        .execute(&mut other)
+        .await
+        .expect("closed for writing");
+    cut(&url).await;
+    healed(&store, Instant::now()).await;
+    let full = store.create(new_job("ada", "refused", 1)).await.expect_err("read-only");
+    assert!(matches!(full, StoreError::Full(_)), "{full:?}");
+    let full = store
+        .append_log(job.id, &chunk(1, 1, "x"))
+        .await
+        .expect_err("read-only");
+    assert!(matches!(full, StoreError::Full(_)), "{full:?}");
+    store
+        .job(job.id, &Scope::All)
+        .await
+        .expect("reading goes on")
+        .expect("there");
+}
+
+#[tokio::test]
+async fn an_unknown_database_and_a_wrong_address_are_told_without_the_address() {
+    let Some(cluster) = shared().await else { return };
+    let url = cluster.url("absent").replace("labctl@", "labctl:s3cret@");
+    let error = Postgres::open(&url).await.err().expect("refused");
+    assert!(matches!(error, StoreError::Unavailable(_)), "{error:?}");
+    let debug = format!("{error:?}");
+    let told = format!("{debug} {:#}", anyhow::Error::new(error));
+    assert!(told.contains("`absent`") && !told.contains("s3cret"), "{told}");
+}
+
+/// How often tables were read from end to end, and how many entries of indexes were read.
+async fn read(url: &str, store: &Postgres) -> (i64, i64) {
+    // Sessions tell what they did when they end; else at some time.
+    cut(url).await;
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    healed(store, Instant::now()).await;
+    let mut connection = raw(url).await;
+    let sql = "SELECT coalesce(sum(seq_scan), 0)::bigint,
+            (SELECT coalesce(sum(idx_tup_read), 0)::bigint FROM pg_stat_user_indexes)
+        FROM pg_stat_user_tables WHERE relname IN ('jobs', 'job_labels', 'job_names', 'job_counts', 'job_keys')";
+    let row = sqlx::query(sql).fetch_one(&mut connection).await.expect("statistics");
+    (row.get(0), row.get(1))
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_list_reads_a_table_from_end_to_end() {
+    let Some(cluster) = shared().await else { return };
+    let url = cluster.database().await;
+    let store = Arc::new(open(&url).await);
+    let mut work = tokio::task::JoinSet::new();
+    for part in 0..8_i64 {
+        let store = Arc::clone(&store);
+        work.spawn(async move {
+            for number in (0..6000).filter(|number| number % 8 == part) {
+                let mut new = new_job(
+                    ["ada", "bob"][usize::try_from(number / 3 % 2).expect("small")],
+                    "nightly-build",
+                    number,
+                );
+                new.template = (number % 2 == 0).then(|| "etl".to_owned());
+                new.spec.labels.insert(
+                    "tier".into(),
+                    ["web", "db", "x"][usize::try_from(number % 3).expect("small")].into(),
+                );
+                new.spec.name = format!("nightly-{number}");
+                create(&*store, new).await;
+            }
+        });
+    }
+    work.join_all().await;
+    for analysed in [false, true] {
+        if analysed {
+            sqlx::raw_sql("VACUUM ANALYZE")
+                .execute(&mut raw(&url).await)
+                .await
+                .expect("analysed");
+        }
+        let (scans, _) = read(&url, &store).await;
+        let page = Page { after: None, limit: 50 };
+        let label = [("tier".to_owned(), "web".to_owned())];
+        for bits in 0..32_u32 {
+            let filter = Filter {
+                states: if bits & 1 > 0 {
+                    vec![State::Pending, State::Running]
+                } else {
+                    vec![]
+                },
+                owner: (bits & 2 > 0).then(|| "ada".to_owned()),
+                labels: if bits & 4 > 0 { label.clone().into() } else { [].into() },
+                text: (bits & 8 > 0).then(|| "ly-4".to_owned()),
+                template: (bits & 16 > 0).then(|| "etl".to_owned()),
+                ..Filter::default()
+            };
+            assert_eq!(
+                store.list(&Scope::All, &filter, page).await.expect("a page").len(),
+                50,
+                "{filter:?}"
+            );
+        }
+        store.unfinished(None, 10).await.expect("jobs");
+        store.expired(0, 10).await.expect("jobs");
+        store.newest().await.expect("an id");
+        store.counts(&Scope::Owner("ada".into())).await.expect("counters");
+        let (after, _) = read(&url, &store).await;
+        assert_eq!(after, scans, "a table was read from end to end (analysed: {analysed})");
+    }
+    let (_, before) = read(&url, &store).await;
+    for _ in 0..10 {
+        store
+            .list(&Scope::All, &Filter::default(), Page { after: None, limit: 50 })
+            .await
+            .expect("a page");
+    }
+    let (_, after) = read(&url, &store).await;
+    assert!(
+        after - before >= 10 * 50,
+        "the statistics say nothing: {}",
+        after - before
+    );
+    assert!(
+        after - before < 10 * 200,
+        "{} entries of indexes for ten pages of 50",
+        after - before
+    );
+}
