@@ -4,6 +4,7 @@ mod arch;
 mod chapter;
 mod chart;
 mod cli;
+mod control;
 mod doctor;
 mod harness;
 mod process;

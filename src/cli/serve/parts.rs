@@ -67,7 +67,7 @@ impl FromStr for StoreUrl {
 /// The parts, at work.
 pub(super) struct Parts {
     api: Api,
-    store: Arc<dyn JobStore>,
+    control: Control,
     work: JoinHandle<()>,
 }
 
@@ -84,6 +84,7 @@ impl Parts {
         let Some(runner) = runner(kind, args, data.clone())? else {
             return Ok(None);
         };
+        let holder = holder(kind, data.as_deref().ok());
         let store = store(args.store.clone(), data).await?;
         let hub = Hub::default();
         let control = Control::new(
@@ -91,8 +92,9 @@ impl Parts {
             Arc::clone(&runner),
             hub.clone(),
             health.clone(),
-            holder(),
+            holder,
         );
+        let works = control.clone();
         let guard = Guard::new(auth, args.host.clone());
         let api = Api::new(guard, Streams::new(args.max_streams.get(), closing.clone()));
         let ready = (api.clone(), Arc::clone(&store), health.clone());
@@ -100,7 +102,7 @@ impl Parts {
             let (api, store, health) = ready;
             // A database that comes later than the server is no reason to end: /readyz says so meanwhile.
             let service = loop {
-                match Service::new(Arc::clone(&store), Arc::clone(&runner), control.clone(), hub.clone()).await {
+                match Service::new(Arc::clone(&store), Arc::clone(&runner), works.clone(), hub.clone()).await {
                     Ok(service) => break service,
                     Err(error) => {
                         tracing::warn!(%error, cause = ?error, "the store does not answer yet");
@@ -111,9 +113,9 @@ impl Parts {
             };
             health.set("store", Ok(store.name()));
             api.ready(service);
-            control.run().await;
+            works.run().await;
         });
-        Ok(Some(Self { api, store, work }))
+        Ok(Some(Self { api, control, work }))
     }
 
     /// Returns what routes of jobs use.
@@ -125,7 +127,7 @@ impl Parts {
     pub(super) async fn end(self) {
         self.work.abort();
         _ = self.work.await;
-        drop(self.store);
+        self.control.release().await;
     }
 }
 
@@ -181,10 +183,23 @@ fn runner(kind: RunnerKind, args: &Args, data: Result<PathBuf, Diagnosis>) -> Re
 }
 
 /// Names this server in the lease: where it is, and which of those that were there.
-fn holder() -> String {
+///
+/// A server whose jobs are processes has their directory for itself, so whoever had the lease under the directory's name
+/// is gone: a server that follows one that was killed need not wait for the lease to end.
+fn holder(kind: RunnerKind, data: Option<&Path>) -> String {
     let node = rustix::system::uname();
-    let now = jiff::Timestamp::now().as_millisecond();
-    format!("{}/{}/{now}", node.nodename().to_string_lossy(), std::process::id())
+    let node = node.nodename().to_string_lossy();
+    match (kind, data) {
+        (RunnerKind::Process, Some(data)) => {
+            let data = std::path::absolute(data).unwrap_or_else(|_| data.to_owned());
+            format!("{node}{}", data.display())
+        }
+        _ => format!(
+            "{node}/{}/{}",
+            std::process::id(),
+            jiff::Timestamp::now().as_millisecond()
+        ),
+    }
 }
 
 /// Allows this process as many open files as it may have: a stream needs one, and the usual limit is for programs that
