@@ -82,6 +82,8 @@ impl FromStr for StoreUrl {
 /// The parts, at work.
 pub(super) struct Parts {
     api: Api,
+    /// There as soon as the store is.
+    control: Arc<OnceLock<Control>>,
     work: JoinHandle<()>,
 }
 
@@ -99,6 +101,7 @@ impl Parts {
             return Ok(None);
         };
         let places = Places {
+            holder: holder(kind, data.as_deref().ok()),
             url: store_url(args, data)?,
             quota_bytes: args.quota.map(|mib| mib.saturating_mul(1 << 20)),
             health: health.clone(),
@@ -106,8 +109,9 @@ impl Parts {
         let store = places.first().await?;
         let guard = Guard::new(auth, args.host.clone());
         let api = Api::new(guard, Streams::new(args.max_streams.get(), closing.clone()));
-        let work = tokio::spawn(work(api.clone(), places, store, runner));
-        Ok(Some(Self { api, work }))
+        let control = Arc::new(OnceLock::new());
+        let work = tokio::spawn(work(api.clone(), places, store, runner, Arc::clone(&control)));
+        Ok(Some(Self { api, control, work }))
     }
 
     /// Returns what routes of jobs use.
@@ -119,12 +123,21 @@ impl Parts {
     pub(super) async fn end(self) {
         self.work.abort();
         _ = self.work.await;
+        if let Some(control) = self.control.get() {
+            control.release().await;
+        }
     }
 }
 
 /// Runs jobs, from when the store is there. A database that comes later than the server is no reason to end: `/readyz`
 /// says so meanwhile.
-async fn work(api: Api, places: Places, first: Option<Arc<dyn JobStore>>, runner: Arc<dyn Runner>) {
+async fn work(
+    api: Api,
+    places: Places,
+    first: Option<Arc<dyn JobStore>>,
+    runner: Arc<dyn Runner>,
+    known_control: Arc<OnceLock<Control>>,
+) {
     let hub = Hub::default();
     let mut known = first;
     let (service, control) = loop {
@@ -135,7 +148,13 @@ async fn work(api: Api, places: Places, first: Option<Arc<dyn JobStore>>, runner
         let begun = match opened {
             Ok(store) => {
                 let health = places.health.clone();
-                let control = Control::new(Arc::clone(&store), Arc::clone(&runner), hub.clone(), health, holder());
+                let control = Control::new(
+                    Arc::clone(&store),
+                    Arc::clone(&runner),
+                    hub.clone(),
+                    health,
+                    places.holder.clone(),
+                );
                 let service = Service::new(Arc::clone(&store), Arc::clone(&runner), control.clone(), hub.clone()).await;
                 service.map(|service| {
                     places.health.set("store", Ok(store.name()));
@@ -157,11 +176,14 @@ async fn work(api: Api, places: Places, first: Option<Arc<dyn JobStore>>, runner
         }
     };
     api.ready(service);
+    _ = known_control.set(control.clone());
     control.run().await;
 }
 
 /// Where the store is, and who is told how it is.
 struct Places {
+    /// The name of this server in the lease.
+    holder: String,
     url: StoreUrl,
     quota_bytes: Option<u64>,
     health: Health,
@@ -248,10 +270,23 @@ fn runner(kind: RunnerKind, args: &Args, data: Result<PathBuf, Diagnosis>) -> Re
 }
 
 /// Names this server in the lease: where it is, and which of those that were there.
-fn holder() -> String {
+///
+/// A server whose jobs are processes has their directory for itself, so whoever had the lease under the directory's name
+/// is gone: a server that follows one that was killed need not wait for the lease to end.
+fn holder(kind: RunnerKind, data: Option<&Path>) -> String {
     let node = rustix::system::uname();
-    let now = jiff::Timestamp::now().as_millisecond();
-    format!("{}/{}/{now}", node.nodename().to_string_lossy(), std::process::id())
+    let node = node.nodename().to_string_lossy();
+    match (kind, data) {
+        (RunnerKind::Process, Some(data)) => {
+            let data = std::path::absolute(data).unwrap_or_else(|_| data.to_owned());
+            format!("{node}{}", data.display())
+        }
+        _ => format!(
+            "{node}/{}/{}",
+            std::process::id(),
+            jiff::Timestamp::now().as_millisecond()
+        ),
+    }
 }
 
 /// Allows this process as many open files as it may have: a stream needs one, and the usual limit is for programs that
