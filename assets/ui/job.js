@@ -95,7 +95,10 @@ function render() {
   const height = view.clientHeight;
   pane.style.height = `${height}px`;
   if (following) view.scrollTop = last = range();
-  const a = target ? Math.min(1, (target - 0.5) / newest) : share();
+  // What was jumped to is a third down the view.
+  const shown = height / high / times;
+  const a = target ? Math.max(0, Math.min(1, (target - 0.5 - shown / 3) / Math.max(1, newest - shown))) : share();
+  if (target) view.scrollTop = last = a * range();
   const at = Math.min(newest - 1e-6, a * newest), anchor = Math.max(1, Math.floor(at) + 1);
   seen.first = Math.max(1, anchor - Math.ceil(a * height / high) - 2);
   seen.last = Math.min(newest, anchor + Math.ceil((1 - a) * height / high) + 2);
@@ -152,8 +155,7 @@ let last = 0;
 
 function go(number) {
   following = $('follow').checked = false;
-  target = Math.max(1, Math.min(number, newest));
-  view.scrollTop = last = range() * Math.min(1, (target - 0.5) / newest);
+  target = number;
   draw();
 }
 
@@ -280,6 +282,7 @@ keys((key, event) => {
 $('plain').replaceWith(view);
 $('tools').hidden = false;
 link.hidden = false;
+toHash();
 high = parseFloat(getComputedStyle(view).lineHeight) || 20;
 const input = stream(logs({ format: 'sse', follow: true, tail: BLOCK }), {
   batch(events) {
@@ -290,7 +293,6 @@ const input = stream(logs({ format: 'sse', follow: true, tail: BLOCK }), {
       } else if (event === 'gap') gap(data);
       else if (event === 'end' && data.complete) { ended = true; input.end(); look(); }
     }
-    if (hash() && !rows.size) toHash();
     draw();
   },
   state(word, text) {
