@@ -4,6 +4,7 @@ pub mod chapter;
 pub mod completions;
 pub mod doctor;
 pub mod image;
+pub mod jobs;
 pub mod keeper;
 pub mod probe;
 pub mod runtime;
@@ -92,6 +93,8 @@ pub enum Verb {
     Env(tools::Env),
     /// Run the job-dashboard's server
     Serve(serve::Args),
+    /// Run jobs on a dashboard, follow their output, look at their history
+    Jobs(jobs::Args),
     /// Print the completions of a shell
     Completions(completions::Args),
     /// Ask something once, as the tests of the chart do
@@ -158,6 +161,7 @@ impl Cli {
             Verb::Helm(args) => args.run(world).await,
             Verb::Env(args) => args.run(world).await,
             Verb::Serve(args) => args.run().await,
+            Verb::Jobs(args) => args.run(world).await,
             Verb::Completions(args) => args.run(),
             Verb::Probe(args) => args.run().await,
         }

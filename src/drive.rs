@@ -2,6 +2,7 @@
 
 pub mod archive;
 pub mod cluster;
+pub mod dashboard;
 pub mod debian;
 pub mod docker;
 pub mod download;

@@ -156,6 +156,8 @@ codes! {
     Proxy = "LAB-ENV-029", Environment, "a proxy is in the way";
     /// Files that a killed labctl left.
     Stale = "LAB-ENV-030", Environment, "files of a killed labctl are left";
+    /// The dashboard answers that it cannot do it now.
+    DashboardFailed = "LAB-ENV-031", Environment, "the dashboard cannot do it now";
     /// The command line is wrong.
     Arguments = "LAB-USE-001", Usage, "the command line is wrong";
     /// There is no such chapter.
@@ -164,6 +166,8 @@ codes! {
     Setting = "LAB-USE-003", Usage, "a setting cannot be used";
     /// A question was asked and there is nobody to answer it.
     NeedsYes = "LAB-USE-004", Usage, "a question needs an answer";
+    /// The dashboard refuses what it was asked.
+    DashboardRefused = "LAB-USE-005", Usage, "the dashboard refuses the request";
     /// A spec file cannot be read.
     SpecUnreadable = "LAB-SPEC-001", Usage, "a spec file cannot be read";
     /// A spec file is not what it must be.

@@ -22,7 +22,7 @@ use crate::dashboard::runner::Runner;
 use crate::dashboard::runner::process::{Options, ProcessRunner};
 use crate::dashboard::service::Service;
 use crate::dashboard::store::sqlite::{self, Sqlite};
-use crate::dashboard::store::{JobStore, StoreError};
+use crate::dashboard::store::JobStore;
 use crate::drive::files;
 use crate::error::{Code, Diagnose, Diagnosis};
 
@@ -35,7 +35,7 @@ const TRY_AGAIN: Duration = Duration::from_secs(1);
 
 /// What runs jobs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
-pub enum RunnerKind {
+pub(super) enum RunnerKind {
     /// Child processes of the server
     Process,
     /// Nothing: health and version are all that is served
@@ -44,7 +44,7 @@ pub enum RunnerKind {
 
 /// Where jobs are kept.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum StoreUrl {
+pub(super) enum StoreUrl {
     /// A file.
     Sqlite(PathBuf),
 }

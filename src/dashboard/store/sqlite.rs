@@ -79,19 +79,19 @@ impl Sqlite {
         let options = SqliteConnectOptions::new()
             .filename(path)
             .create_if_missing(true)
-            .auto_vacuum(SqliteAutoVacuum::Incremental)
             .journal_mode(SqliteJournalMode::Wal)
             .synchronous(SqliteSynchronous::Normal)
             .busy_timeout(BUSY)
             .foreign_keys(true)
             .pragma("journal_size_limit", WAL_BYTES.to_string())
             .pragma("temp_store", "memory");
+        // This one writes, so a connection that only reads cannot be told it.
+        let vacuumed = options.clone().auto_vacuum(SqliteAutoVacuum::Incremental);
         let limited = match settings.quota_bytes {
             // A page has 4096 bytes; a database without room for its tables cannot be made.
-            Some(bytes) => options
-                .clone()
+            Some(bytes) => vacuumed
                 .pragma("max_page_count", (bytes / 4096).max(64).to_string()),
-            None => options.clone(),
+            None => vacuumed,
         };
         // Connections live as long as the store: there is nothing to heal in a file.
         let pool = || {
