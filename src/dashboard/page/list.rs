@@ -302,7 +302,7 @@ pub(super) async fn help(visit: Visit) -> Response {
             h2 { "Keys" }
             table.keys { tbody { @for (key, what) in keys { tr { th scope="row" { kbd { (key) } } td { (what) } } } } }
             h2 { "The API" }
-            p { "All that these pages show and do can be had over HTTP: " a href="/openapi.json" { "openapi.json" } " describes it." }
+            p { "All that these pages show and do can be had over HTTP: " a href="/openapi.json" { "openapi.json" } " and " a href="/docs" { "its pages" } " describe it." }
             pre { code { "curl " (base) "/jobs?state=failed&limit=10\ncurl -N " (base) "/events\nlabctl jobs list --url " (base) } }
             h2 { "Addresses" }
             p { "Filters stand in the address of a list, and a line of a log in that of a job (" code { "#L123" } "): both can be kept and sent to others." }
