@@ -1,4 +1,4 @@
-// What every page has: fresh times and keys.
+// Every page has fresh times and keys.
 import { tick } from './show.js';
 
 let beat = 0;

@@ -9,8 +9,8 @@ const make = (tag, className, text = '') => Object.assign(document.createElement
 const section = $('log'), job = section.dataset.job, link = $('link');
 const logs = (query) => `/jobs/${job}/logs?${new URLSearchParams(query)}`;
 
-// The lines, by number from 1, in blocks: those far from what is seen are let go and asked for again.
-const BLOCK = 1000, KEPT = 300;
+// The lines, by number from 1, in blocks; those far from what is seen are let go.
+const BLOCK = 5000, KEPT = 40, AHEAD = BLOCK / 2;
 const blocks = new Map(), asked = new Map(), gaps = [];
 let newest = +section.dataset.last, ended = false;
 
@@ -61,8 +61,7 @@ async function load(block) {
 }
 
 // The view. A place of the scroll bar is a share of the log: at share `a`, line `a * newest` is at share `a` of the
-// view's height. So lines may have any height, none of them is measured before it is seen, and a log may be longer than
-// an element can be high.
+// view. So lines may have any height, none is measured before it is seen, and a log may be longer than an element high.
 const view = make('div', 'log view'), sizer = make('div', 'sizer'), pane = make('div', 'pane'), inner = make('div', 'inner');
 view.tabIndex = 0;
 view.setAttribute('role', 'region');
@@ -95,7 +94,10 @@ function render() {
   const height = view.clientHeight;
   pane.style.height = `${height}px`;
   if (following) view.scrollTop = last = range();
-  const a = target ? Math.min(1, (target - 0.5) / newest) : share();
+  // What was jumped to is a third down the view.
+  const shown = height / high / times;
+  const a = target ? Math.max(0, Math.min(1, (target - 0.5 - shown / 3) / Math.max(1, newest - shown))) : share();
+  if (target) view.scrollTop = last = a * range();
   const at = Math.min(newest - 1e-6, a * newest), anchor = Math.max(1, Math.floor(at) + 1);
   seen.first = Math.max(1, anchor - Math.ceil(a * height / high) - 2);
   seen.last = Math.min(newest, anchor + Math.ceil((1 - a) * height / high) + 2);
@@ -119,7 +121,11 @@ function render() {
   }
   if (whole() > sizer.offsetHeight) draw();
   // Whoever drags through the log does not want all of it.
-  settled ||= setTimeout(() => { settled = 0; for (const [number, row] of rows) if (row.empty) load(blockOf(number)); }, 60);
+  settled ||= setTimeout(() => {
+    settled = 0;
+    for (const [number, row] of rows) if (row.empty) load(blockOf(number));
+    for (const near of [seen.first - AHEAD, seen.last + AHEAD].map(blockOf)) if (near >= 0 && near <= blockOf(newest) && !blocks.has(near)) load(near);
+  }, 60);
   mark();
 }
 
@@ -152,8 +158,7 @@ let last = 0;
 
 function go(number) {
   following = $('follow').checked = false;
-  target = Math.max(1, Math.min(number, newest));
-  view.scrollTop = last = range() * Math.min(1, (target - 0.5) / newest);
+  target = number;
   draw();
 }
 
@@ -176,7 +181,7 @@ view.addEventListener('scroll', () => {
 new ResizeObserver(() => { measured = 0; draw(); }).observe(view);
 addEventListener('hashchange', toHash);
 
-// The search: the server finds the lines, and what comes later is looked through here.
+// The search: the server finds lines, and what comes later is looked at here.
 const FOUND = 20000;
 const needle = $('needle'), hits = $('hits');
 let found = [], hit = -1, searching, pattern, later, searched = '';
@@ -218,7 +223,7 @@ function step(by, to = hit + by) {
   go(found[hit]);
 }
 
-// Marks what was found in the rows that are seen, without touching their nodes.
+// Marks what was found, without touching nodes.
 function mark() {
   for (const [number, row] of rows) row.classList.toggle('hit', number === found[hit]);
   if (!window.Highlight) return;
@@ -268,7 +273,7 @@ $('follow').addEventListener('change', () => { following = $('follow').checked; 
 $('jump').addEventListener('submit', (event) => {
   event.preventDefault();
   const number = +$('line').value;
-  if (number >= 1) { history.replaceState(null, '', `#L${Math.min(number, newest)}`); toHash(); }
+  if (number >= 1) { history.replaceState(null, '', `#L${number}`); toHash(); }
 });
 keys((key, event) => {
   const tool = { f: 'follow', w: 'wrap', t: 'times' }[key];
@@ -280,8 +285,9 @@ keys((key, event) => {
 $('plain').replaceWith(view);
 $('tools').hidden = false;
 link.hidden = false;
+toHash();
 high = parseFloat(getComputedStyle(view).lineHeight) || 20;
-const input = stream(logs({ format: 'sse', follow: true, tail: BLOCK }), {
+const input = stream(logs({ format: 'sse', follow: true, tail: 1000 }), {
   batch(events) {
     for (const { event, data } of events) {
       if (event === 'line') {
@@ -290,7 +296,6 @@ const input = stream(logs({ format: 'sse', follow: true, tail: BLOCK }), {
       } else if (event === 'gap') gap(data);
       else if (event === 'end' && data.complete) { ended = true; input.end(); look(); }
     }
-    if (hash() && !rows.size) toHash();
     draw();
   },
   state(word, text) {

@@ -64,7 +64,6 @@ const picked = () => form.querySelectorAll('[name=id]:checked');
 const busy = () => scrollY > 40 || picked().length > 0 || rows.contains(document.activeElement);
 
 function show() {
-  const at = scrollY;
   const jobs = [...waiting.values()].slice(-limit);
   waiting.clear();
   for (const job of jobs) {
@@ -78,7 +77,6 @@ function show() {
     url.searchParams.set('after', last);
     older.href = url;
   }
-  if (scrollY !== at) scrollTo(0, at);
   $('empty')?.remove();
   listing.hidden = false;
   $('none').hidden = rows.children.length > 0;

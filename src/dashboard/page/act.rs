@@ -81,9 +81,13 @@ impl Deed {
 
     fn consequence(self) -> &'static str {
         match self {
-            Self::Cancel => "What runs gets a signal to end, and is ended for good shortly after. Its log so far is kept.",
+            Self::Cancel => {
+                "What runs gets a signal to end, and is ended for good shortly after. Its log so far is kept."
+            }
             Self::Rerun => "Each becomes a new job that runs the same again. The old ones stay as they are.",
-            Self::Suspend => "They are held back until they are resumed. What runs on Kubernetes is ended and begins anew then.",
+            Self::Suspend => {
+                "They are held back until they are resumed. What runs on Kubernetes is ended and begins anew then."
+            }
             Self::Resume => "They run as soon as there is room.",
             Self::Delete => "The jobs and their logs are gone for good.",
         }
@@ -179,7 +183,12 @@ pub(super) async fn confirm(visit: Visit, Work(service): Work, RawQuery(text): R
     };
     let (fit, unfit): (Vec<Job>, Vec<Job>) = jobs.into_iter().partition(|job| asked.deed.fits(job));
     let title = format!("{} {}?", asked.deed.verb(), show::jobs(fit.len()));
-    visit.page(StatusCode::OK, &title, None, &question(&visit, &asked, &fit, &unfit, &key))
+    visit.page(
+        StatusCode::OK,
+        &title,
+        None,
+        &question(&visit, &asked, &fit, &unfit, &key),
+    )
 }
 
 fn question(visit: &Visit, asked: &Asked, fit: &[Job], unfit: &[Job], key: &str) -> Markup {
@@ -254,7 +263,12 @@ pub(super) async fn perform(visit: Visit, Work(service): Work, body: Bytes) -> R
         }
     }
     if !failed.is_empty() {
-        return visit.page(StatusCode::CONFLICT, "Not all was done", None, &partly(&asked, done, &failed));
+        return visit.page(
+            StatusCode::CONFLICT,
+            "Not all was done",
+            None,
+            &partly(&asked, done, &failed),
+        );
     }
     match (deed, asked.ids.as_slice(), new) {
         // Whoever runs one job again wants to see it.
@@ -287,7 +301,9 @@ fn with_notice(address: &str, deed: Deed, count: usize) -> String {
             pairs.append_pair(&name, &value);
         }
     }
-    pairs.append_pair("done", deed.name()).append_pair("count", &count.to_string());
+    pairs
+        .append_pair("done", deed.name())
+        .append_pair("count", &count.to_string());
     format!("{path}?{}", pairs.finish())
 }
 
@@ -322,7 +338,8 @@ mod tests {
     #[test]
     fn only_sane_requests_are_taken() {
         let read = |text: &str| Asked::read(&Form::unchecked(text));
-        let asked = read("do=cancel&id=0000000000001&id=0000000000002&id=0000000000001&id=x&back=//evil").map_err(|_| ());
+        let asked =
+            read("do=cancel&id=0000000000001&id=0000000000002&id=0000000000001&id=x&back=//evil").map_err(|_| ());
         let asked = asked.expect("good");
         assert_eq!((asked.ids.len(), asked.back.as_str()), (2, "/"));
         assert!(read("do=format&id=0000000000001").is_err());

@@ -54,7 +54,13 @@ mod tests {
             let text = std::str::from_utf8(bytes).expect("text");
             if name.extension().is_some_and(|extension| extension == "js") {
                 scripts += bytes.len();
-                for forbidden in ["innerHTML", "outerHTML", "insertAdjacentHTML", "document.write", "eval("] {
+                for forbidden in [
+                    "innerHTML",
+                    "outerHTML",
+                    "insertAdjacentHTML",
+                    "document.write",
+                    "eval(",
+                ] {
                     assert!(!text.contains(forbidden), "{}: {forbidden}", name.display());
                 }
             }
@@ -72,7 +78,10 @@ mod tests {
         let ask = |version: &str, name: &str| serve(Path((version.to_owned(), name.to_owned())));
         let kept = ask(&VERSION, "ui.css").await;
         assert_eq!(kept.status(), StatusCode::OK);
-        assert_eq!(kept.headers()[header::CACHE_CONTROL], "public, max-age=31536000, immutable");
+        assert_eq!(
+            kept.headers()[header::CACHE_CONTROL],
+            "public, max-age=31536000, immutable"
+        );
         assert_eq!(ask("0", "list.js").await.headers()[header::CACHE_CONTROL], "no-cache");
         for name in ["none.js", "../versions.toml", "..", "ui"] {
             assert_eq!(ask(&VERSION, name).await.status(), StatusCode::NOT_FOUND, "{name}");
@@ -81,8 +90,22 @@ mod tests {
 
     /// Text and the grounds on which it stands, as the style sheet uses them.
     const TEXTS: [(&str, &[&str]); 17] = [
-        ("text", &["ground", "raised", "info-ground", "good-ground", "bad-ground", "warn-ground", "found"]),
-        ("faint", &["ground", "raised", "info-ground", "bad-ground", "warn-ground"]),
+        (
+            "text",
+            &[
+                "ground",
+                "raised",
+                "info-ground",
+                "good-ground",
+                "bad-ground",
+                "warn-ground",
+                "found",
+            ],
+        ),
+        (
+            "faint",
+            &["ground", "raised", "info-ground", "bad-ground", "warn-ground"],
+        ),
         ("link", &["ground", "raised", "info-ground"]),
         ("on-strong", &["strong"]),
         ("bad", &["ground", "raised", "info-ground", "bad-ground"]),
@@ -110,7 +133,11 @@ mod tests {
             let number = u32::from_str_radix(colour.trim().trim_start_matches('#'), 16).expect("a colour");
             let part = |shift: u32| {
                 let share = f64::from(number >> shift & 255) / 255.0;
-                if share <= 0.04045 { share / 12.92 } else { ((share + 0.055) / 1.055).powf(2.4) }
+                if share <= 0.04045 {
+                    share / 12.92
+                } else {
+                    ((share + 0.055) / 1.055).powf(2.4)
+                }
             };
             0.2126 * part(16) + 0.7152 * part(8) + 0.0722 * part(0)
         });
@@ -124,7 +151,10 @@ mod tests {
         for (text, grounds) in TEXTS {
             let least = if text == "edge" { 3.0 } else { 4.5 };
             for ground in grounds {
-                for (scheme, (a, b)) in ["light", "dark"].iter().zip(luminance(css, text).into_iter().zip(luminance(css, ground))) {
+                for (scheme, (a, b)) in ["light", "dark"]
+                    .iter()
+                    .zip(luminance(css, text).into_iter().zip(luminance(css, ground)))
+                {
                     let contrast = (a.max(b) + 0.05) / (a.min(b) + 0.05);
                     if contrast < least {
                         wrong.push(format!("{text} on {ground}, {scheme}: {contrast:.2} of {least}"));

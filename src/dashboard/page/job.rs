@@ -262,7 +262,10 @@ mod tests {
     fn the_timeline_says_what_happened_and_how_long_it_took() {
         let mut job = list::tests::job(1, State::Pending);
         let page = words(&html(&job, SPEC, ""));
-        assert!(page.contains("Created 5 min ago") && page.contains("Waiting") && page.contains("for 5 min 00 s"), "{page}");
+        assert!(
+            page.contains("Created 5 min ago") && page.contains("Waiting") && page.contains("for 5 min 00 s"),
+            "{page}"
+        );
         job.state = State::Failed;
         job.started_ms = Some(job.created_ms + 2_500);
         job.finished_ms = Some(job.created_ms + 64_500);
@@ -270,7 +273,13 @@ mod tests {
         job.attempts = 2;
         job.parent = JobId::from_number(7);
         let page = words(&html(&job, SPEC, ""));
-        for part in ["after it waited 2.5 s", "2 were begun", "after it ran 1 min 02 s", "with exit code 3", "a rerun of 0000000000007"] {
+        for part in [
+            "after it waited 2.5 s",
+            "2 were begun",
+            "after it ran 1 min 02 s",
+            "with exit code 3",
+            "a rerun of 0000000000007",
+        ] {
             assert!(page.contains(part), "{part} in {page}");
         }
     }
@@ -288,11 +297,17 @@ mod tests {
             let mut job = list::tests::job(1, state);
             job.cancelling = state == State::Stopping;
             let page = html(&job, SPEC, "");
-            let offered: Vec<&str> =
-                page.split("name=\"do\" value=\"").skip(1).filter_map(|rest| rest.split('"').next()).collect();
+            let offered: Vec<&str> = page
+                .split("name=\"do\" value=\"")
+                .skip(1)
+                .filter_map(|rest| rest.split('"').next())
+                .collect();
             assert_eq!(offered.join(" "), deeds, "{state}");
             // What is done at once carries the token, what asks first does not need it.
-            let posts = offered.iter().filter(|deed| !["cancel", "delete"].contains(deed)).count();
+            let posts = offered
+                .iter()
+                .filter(|deed| !["cancel", "delete"].contains(deed))
+                .count();
             assert_eq!(page.matches("name=\"token\"").count(), posts, "{state}");
         }
     }

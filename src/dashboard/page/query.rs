@@ -129,8 +129,17 @@ impl Query {
 
     /// Returns whether a filter is used that is not seen without opening the others.
     pub(super) fn has_more(&self) -> bool {
-        let Self { owner, labels, template, since, until, .. } = self;
-        [owner, labels, template, since, until].iter().any(|text| !text.is_empty())
+        let Self {
+            owner,
+            labels,
+            template,
+            since,
+            until,
+            ..
+        } = self;
+        [owner, labels, template, since, until]
+            .iter()
+            .any(|text| !text.is_empty())
     }
 
     /// Returns the address of this list's first page.
@@ -210,14 +219,20 @@ impl Query {
             query.append_pair("back", &back.join("."));
         }
         let query = query.finish();
-        if query.is_empty() { "/".to_owned() } else { format!("/?{query}") }
+        if query.is_empty() {
+            "/".to_owned()
+        } else {
+            format!("/?{query}")
+        }
     }
 }
 
 fn labels(text: &str) -> Result<BTreeMap<String, String>, String> {
     let mut out = BTreeMap::new();
     for part in text.split(',').map(str::trim).filter(|part| !part.is_empty()) {
-        let (name, value) = part.split_once('=').ok_or_else(|| format!("`{part}` is not `name=value`"))?;
+        let (name, value) = part
+            .split_once('=')
+            .ok_or_else(|| format!("`{part}` is not `name=value`"))?;
         out.insert(name.trim().to_owned(), value.trim().to_owned());
     }
     Ok(out)
@@ -267,15 +282,22 @@ mod tests {
         let (query, _) = Query::read("state=failed,running&label=a%3D1&label=b=&since=1970-01-02&until=1970-01-02&q=x");
         let filter = query.filter();
         assert_eq!(filter.states, [State::Running, State::Failed]);
-        assert_eq!(filter.labels, BTreeMap::from([("a".into(), "1".into()), ("b".into(), String::new())]));
-        assert_eq!((filter.since_ms, filter.until_ms), (Some(86_400_000), Some(2 * 86_400_000)));
+        assert_eq!(
+            filter.labels,
+            BTreeMap::from([("a".into(), "1".into()), ("b".into(), String::new())])
+        );
+        assert_eq!(
+            (filter.since_ms, filter.until_ms),
+            (Some(86_400_000), Some(2 * 86_400_000))
+        );
         assert!(query.is_filtered() && query.has_more());
         assert!(!Query::read("limit=5").0.is_filtered());
     }
 
     #[test]
     fn what_cannot_be_understood_is_said_and_restricts_nothing() {
-        let (query, faults) = Query::read("state=broken&label=x&since=soon&until=9999-12-31&limit=0&after=zz&junk=1&%ff=%");
+        let (query, faults) =
+            Query::read("state=broken&label=x&since=soon&until=9999-12-31&limit=0&after=zz&junk=1&%ff=%");
         let names: Vec<_> = faults.keys().copied().collect();
         assert_eq!(names, ["after", "label", "limit", "since", "state", "until"]);
         assert_eq!(query.filter(), Filter::default());
@@ -287,13 +309,19 @@ mod tests {
         let first = Query::read("q=x").0;
         let second = first.next(id(30));
         let third = second.next(id(20));
-        assert_eq!((third.after, third.back.as_slice()), (Some(id(20)), [id(30)].as_slice()));
+        assert_eq!(
+            (third.after, third.back.as_slice()),
+            (Some(id(20)), [id(30)].as_slice())
+        );
         assert_eq!(third.previous(), Some(second.clone()));
         assert_eq!(second.previous(), Some(first.clone()));
         assert_eq!(first.previous(), None);
         let far = (0..100).fold(first, |page, number| page.next(id(1000 - number)));
         assert_eq!(far.back.len(), PAGES_BACK, "an address has an end");
         assert_eq!(third.toggled(State::Failed).address(), "/?state=failed&q=x");
-        assert_eq!(third.toggled(State::Failed).toggled(State::Failed), Query::read("q=x").0);
+        assert_eq!(
+            third.toggled(State::Failed).toggled(State::Failed),
+            Query::read("q=x").0
+        );
     }
 }

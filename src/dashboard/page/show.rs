@@ -15,7 +15,9 @@ pub(super) fn clock(ms: i64) -> String {
 
 /// Returns a time as programs read it.
 pub(super) fn machine(ms: i64) -> String {
-    Timestamp::from_millisecond(ms).map(|time| time.to_string()).unwrap_or_default()
+    Timestamp::from_millisecond(ms)
+        .map(|time| time.to_string())
+        .unwrap_or_default()
 }
 
 /// Returns a duration with two units at most: `850 ms`, `3.2 s`, `4 min 05 s`, `2 h 10 min`, `3 d 4 h`.

@@ -72,7 +72,10 @@ impl Tail {
             return "No output yet.".to_owned();
         }
         let (first, last) = (self.first, self.last);
-        format!("Lines {first} to {last}, as of {}.", show::clock(crate::dashboard::control::now_ms()))
+        format!(
+            "Lines {first} to {last}, as of {}.",
+            show::clock(crate::dashboard::control::now_ms())
+        )
     }
 }
 
@@ -84,7 +87,7 @@ fn plain(text: &str) -> String {
         match c {
             '\u{1b}' => match rest.next() {
                 // A control sequence ends with a character from `@` to `~`.
-                Some('[') => while rest.next_if(|c| !('@'..='~').contains(c)).is_some() {}
+                Some('[') => while rest.next_if(|c| !('@'..='~').contains(c)).is_some() {},
                 // A string (a title, a link) ends with BEL or with ESC and a backslash.
                 Some(']' | 'P' | '_' | '^') => {
                     while rest.next_if(|c| !matches!(c, '\u{7}' | '\u{1b}')).is_some() {}
@@ -143,7 +146,11 @@ mod tests {
     #[test]
     fn lines_have_their_number_and_say_whether_they_are_errors() {
         let mut tail = Tail::default();
-        for (number, stream, text) in [(9, Stream::Stdout, "out"), (10, Stream::Stderr, "bad"), (11, Stream::Note, "gone")] {
+        for (number, stream, text) in [
+            (9, Stream::Stdout, "out"),
+            (10, Stream::Stderr, "bad"),
+            (11, Stream::Note, "gone"),
+        ] {
             tail.add(&Line {
                 number,
                 at_us: 0,

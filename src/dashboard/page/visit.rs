@@ -132,8 +132,13 @@ impl From<ServiceError> for Failure {
 
 /// Returns a cookie's value.
 fn cookie<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
-    let all = headers.get_all(header::COOKIE).into_iter().filter_map(|line| line.to_str().ok());
-    let mut pairs = all.flat_map(|line| line.split(';')).filter_map(|pair| pair.trim().split_once('='));
+    let all = headers
+        .get_all(header::COOKIE)
+        .into_iter()
+        .filter_map(|line| line.to_str().ok());
+    let mut pairs = all
+        .flat_map(|line| line.split(';'))
+        .filter_map(|pair| pair.trim().split_once('='));
     pairs.find(|(known, _)| *known == name).map(|(_, value)| value)
 }
 
@@ -150,7 +155,11 @@ pub(super) fn secret() -> Result<String, Failure> {
     let random: &dyn SecureRandom = rustls::crypto::ring::default_provider().secure_random;
     random.fill(&mut bytes).map_err(|_| {
         tracing::error!("the system gives no random numbers");
-        Failure::new(StatusCode::INTERNAL_SERVER_ERROR, "The server failed", "Its log says more.")
+        Failure::new(
+            StatusCode::INTERNAL_SERVER_ERROR,
+            "The server failed",
+            "Its log says more.",
+        )
     })?;
     Ok(bytes.iter().map(|byte| format!("{byte:02x}")).collect())
 }
@@ -163,7 +172,9 @@ impl<S: Send + Sync> FromRequestParts<S> for Visit {
             // Whoever puts the routes together names the caller; without one nobody may see anything.
             return Err(StatusCode::UNAUTHORIZED.into_response());
         };
-        let known = cookie(&parts.headers, TOKEN).filter(|token| is_token(token)).map(str::to_owned);
+        let known = cookie(&parts.headers, TOKEN)
+            .filter(|token| is_token(token))
+            .map(str::to_owned);
         let fresh = known.is_none();
         let token = match known {
             Some(token) => token,
@@ -179,7 +190,10 @@ impl<S: Send + Sync> FromRequestParts<S> for Visit {
             fresh,
             theme: cookie(&parts.headers, THEME).and_then(Theme::named),
             base: format!("http://{host}"),
-            here: parts.uri.path_and_query().map_or_else(|| "/".to_owned(), ToString::to_string),
+            here: parts
+                .uri
+                .path_and_query()
+                .map_or_else(|| "/".to_owned(), ToString::to_string),
         })
     }
 }
@@ -303,7 +317,9 @@ pub(super) fn see_other(address: &str) -> Response {
 pub(super) fn local(address: &str) -> &str {
     let ours = address.starts_with('/')
         && !address.starts_with("//")
-        && address.bytes().all(|byte| (0x21..0x7f).contains(&byte) && byte != b'\\');
+        && address
+            .bytes()
+            .all(|byte| (0x21..0x7f).contains(&byte) && byte != b'\\');
     if ours { address } else { "/" }
 }
 
@@ -339,12 +355,18 @@ impl Form {
 
     /// Returns a field's value; empty where there is none.
     pub(super) fn one(&self, name: &str) -> &str {
-        self.0.iter().find(|(known, _)| known == name).map_or("", |(_, value)| value)
+        self.0
+            .iter()
+            .find(|(known, _)| known == name)
+            .map_or("", |(_, value)| value)
     }
 
     /// Returns all values of a field.
     pub(super) fn all<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a str> {
-        self.0.iter().filter(move |(known, _)| known == name).map(|(_, value)| value.as_str())
+        self.0
+            .iter()
+            .filter(move |(known, _)| known == name)
+            .map(|(_, value)| value.as_str())
     }
 }
 
@@ -393,21 +415,18 @@ pub(super) mod tests {
         for bad in ["", "id=1", "token=", "token=0123456789abcdef0123456789abcdee"] {
             assert!(!check(&visit(), bad), "{bad}");
         }
-        let fresh = Visit {
-            fresh: true,
-            ..visit()
-        };
-        assert!(!check(&fresh, &good), "a browser without the cookie cannot have the form");
+        let fresh = Visit { fresh: true, ..visit() };
+        assert!(
+            !check(&fresh, &good),
+            "a browser without the cookie cannot have the form"
+        );
     }
 
     #[test]
     fn a_browser_gets_its_token_once() {
         let page = |visit: Visit| visit.page(StatusCode::OK, "x", None, &html! {});
         assert!(page(visit()).headers().get(header::SET_COOKIE).is_none());
-        let fresh = page(Visit {
-            fresh: true,
-            ..visit()
-        });
+        let fresh = page(Visit { fresh: true, ..visit() });
         let cookie = fresh.headers()[header::SET_COOKIE].to_str().expect("text");
         assert_eq!(cookie, format!("labctl-form={OWN}; Path=/; HttpOnly; SameSite=Strict"));
         assert_ne!(secret().expect("random"), secret().expect("random"));
@@ -418,7 +437,15 @@ pub(super) mod tests {
         for address in ["/", "/?q=a%20b", "/ui/jobs/0000000000001"] {
             assert_eq!(local(address), address);
         }
-        for address in ["", "//example.org", "https://example.org", "/\\example.org", "/a b", "/a\r\nb", "x"] {
+        for address in [
+            "",
+            "//example.org",
+            "https://example.org",
+            "/\\example.org",
+            "/a b",
+            "/a\r\nb",
+            "x",
+        ] {
             assert_eq!(local(address), "/", "{address:?}");
         }
     }

@@ -96,7 +96,21 @@ mod tests {
 
     #[test]
     fn what_is_joined_is_split_into_the_same() {
-        let hard = ["", " ", "'", "\"", "\\", "a'b\"c\\d", "$x", "\n", "*", "ä", "~", "a=b", "#"];
+        let hard = [
+            "",
+            " ",
+            "'",
+            "\"",
+            "\\",
+            "a'b\"c\\d",
+            "$x",
+            "\n",
+            "*",
+            "ä",
+            "~",
+            "a=b",
+            "#",
+        ];
         let words: Vec<String> = hard.map(str::to_owned).to_vec();
         assert_eq!(split(&join(&words)).expect("it is whole"), words);
         assert_eq!(join(&["echo".to_owned(), "a-b_c/d.e".to_owned()]), "echo a-b_c/d.e");

@@ -118,8 +118,7 @@ impl Sqlite {
         migrate(path, &writer).await?;
         let readers = pool()
             .max_connections(READERS)
-            // SQLite writes the mode of vacuuming down each time that it is asked for, which a reader may not do.
-            .connect_with(options.create_if_missing(false).auto_vacuum(SqliteAutoVacuum::None).read_only(true))
+            .connect_with(options.create_if_missing(false).read_only(true))
             .await
             .map_err(opened)?;
         let version = sqlx::query("SELECT sqlite_version()")

@@ -41,7 +41,9 @@ impl Default for Look {
 
 fn on_path(name: &str) -> Option<PathBuf> {
     let path = config::variable("PATH")?;
-    std::env::split_paths(&path).map(|dir| dir.join(name)).find(|path| path.is_file())
+    std::env::split_paths(&path)
+        .map(|dir| dir.join(name))
+        .find(|path| path.is_file())
 }
 
 /// Sends a request and returns the status and the JSON of the answer.
@@ -59,7 +61,11 @@ pub(crate) fn request(port: u16, method: &str, path: &str, body: Option<&Value>)
     let mut answer = BufReader::new(stream);
     let mut line = String::new();
     answer.read_line(&mut line).expect("a status line");
-    let status = line.split(' ').nth(1).and_then(|word| word.parse().ok()).expect("a status");
+    let status = line
+        .split(' ')
+        .nth(1)
+        .and_then(|word| word.parse().ok())
+        .expect("a status");
     let mut length = 0;
     loop {
         let mut header = String::new();
@@ -80,7 +86,8 @@ pub(crate) fn request(port: u16, method: &str, path: &str, body: Option<&Value>)
 impl Browser {
     /// Opens a browser; nothing where there is none, which is said aloud, and an error with `LABCTL_REQUIRE_LAB=1`.
     pub(crate) fn open(look: Look) -> Option<Self> {
-        let Some((driver, browser)) = on_path("chromedriver").zip(on_path("chromium").or(on_path("google-chrome"))) else {
+        let Some((driver, browser)) = on_path("chromedriver").zip(on_path("chromium").or(on_path("google-chrome")))
+        else {
             assert!(
                 config::variable("LABCTL_REQUIRE_LAB").is_none_or(|value| value == "0"),
                 "there is no chromium with chromedriver on PATH, and LABCTL_REQUIRE_LAB forbids to skip"
@@ -108,8 +115,7 @@ impl Browser {
         let options = &mut wanted["capabilities"]["alwaysMatch"]["goog:chromeOptions"];
         // A window of a desktop is never narrower than 500 pixels; an emulated telephone is.
         if look.width < 500 {
-            options["mobileEmulation"] =
-                json!({"deviceMetrics": {"width": look.width, "height": look.height, "pixelRatio": 1.0, "touch": true}});
+            options["mobileEmulation"] = json!({"deviceMetrics": {"width": look.width, "height": look.height, "pixelRatio": 1.0, "touch": true}});
         } else if let Some(options) = options.as_object_mut() {
             options.remove("mobileEmulation");
         }
@@ -145,11 +151,16 @@ impl Browser {
         let wanted = json!({"using": "css selector", "value": selector});
         let found = self.call("POST", "/elements", Some(&wanted));
         let found = found.as_array().expect("a list").iter();
-        found.map(|element| element[ELEMENT].as_str().expect("an id").to_owned()).collect()
+        found
+            .map(|element| element[ELEMENT].as_str().expect("an id").to_owned())
+            .collect()
     }
 
     fn one(&self, selector: &str) -> String {
-        self.find(selector).into_iter().next().unwrap_or_else(|| panic!("no `{selector}` in {}", self.url()))
+        self.find(selector)
+            .into_iter()
+            .next()
+            .unwrap_or_else(|| panic!("no `{selector}` in {}", self.url()))
     }
 
     /// Clicks as a person does: what is hidden or covered cannot be clicked.
@@ -162,14 +173,21 @@ impl Browser {
     pub(crate) fn fill(&self, selector: &str, text: &str) {
         let element = self.one(selector);
         self.call("POST", &format!("/element/{element}/clear"), Some(&json!({})));
-        self.call("POST", &format!("/element/{element}/value"), Some(&json!({"text": text})));
+        self.call(
+            "POST",
+            &format!("/element/{element}/value"),
+            Some(&json!({"text": text})),
+        );
     }
 
     /// Presses keys wherever the focus is.
     pub(crate) fn press(&self, keys: &str) {
         let press = keys.chars().flat_map(|key| {
             let key = key.to_string();
-            [json!({"type": "keyDown", "value": key}), json!({"type": "keyUp", "value": key})]
+            [
+                json!({"type": "keyDown", "value": key}),
+                json!({"type": "keyUp", "value": key}),
+            ]
         });
         let actions: Vec<Value> = press.collect();
         let wanted = json!({"actions": [{"type": "key", "id": "keys", "actions": actions}]});
@@ -179,12 +197,18 @@ impl Browser {
     /// Returns the text that is seen of an element.
     pub(crate) fn text(&self, selector: &str) -> String {
         let element = self.one(selector);
-        self.call("GET", &format!("/element/{element}/text"), None).as_str().expect("text").to_owned()
+        self.call("GET", &format!("/element/{element}/text"), None)
+            .as_str()
+            .expect("text")
+            .to_owned()
     }
 
     /// Returns the name that an element has for who does not see it.
     pub(crate) fn name(&self, element: &str) -> String {
-        self.call("GET", &format!("/element/{element}/computedlabel"), None).as_str().expect("text").to_owned()
+        self.call("GET", &format!("/element/{element}/computedlabel"), None)
+            .as_str()
+            .expect("text")
+            .to_owned()
     }
 
     /// Waits until a script returns true.
@@ -205,7 +229,9 @@ impl Browser {
     pub(crate) fn complaints(&self) -> Vec<String> {
         let entries = self.call("POST", "/se/log", Some(&json!({"type": "browser"})));
         let entries = entries.as_array().expect("a list").iter();
-        entries.map(|entry| entry["message"].as_str().unwrap_or_default().to_owned()).collect()
+        entries
+            .map(|entry| entry["message"].as_str().unwrap_or_default().to_owned())
+            .collect()
     }
 }
 
@@ -215,7 +241,11 @@ impl Drop for Browser {
         if !std::thread::panicking() {
             request(self.port, "DELETE", &format!("/session/{}", self.session), None);
         } else if let Ok(mut stream) = TcpStream::connect(("127.0.0.1", self.port)) {
-            _ = write!(stream, "DELETE /session/{} HTTP/1.1\r\nhost: 127.0.0.1\r\n\r\n", self.session);
+            _ = write!(
+                stream,
+                "DELETE /session/{} HTTP/1.1\r\nhost: 127.0.0.1\r\n\r\n",
+                self.session
+            );
             _ = stream.read(&mut [0; 64]);
         }
         _ = self.driver.kill();
@@ -223,7 +253,10 @@ impl Drop for Browser {
     }
 }
 
-#[expect(clippy::disallowed_methods, reason = "it runs beside the test until the test ends it")]
+#[expect(
+    clippy::disallowed_methods,
+    reason = "it runs beside the test until the test ends it"
+)]
 fn start(program: &std::path::Path) -> (Child, u16) {
     let mut child = Command::new(program)
         .arg("--port=0")
@@ -239,7 +272,9 @@ fn start(program: &std::path::Path) -> (Child, u16) {
         // "ChromeDriver was started successfully on port 12345."
         let word = line.trim_end().trim_end_matches('.').rsplit(' ').next();
         if line.contains("started successfully") {
-            break word.and_then(|word| word.parse().ok()).unwrap_or_else(|| panic!("no port in `{line}`"));
+            break word
+                .and_then(|word| word.parse().ok())
+                .unwrap_or_else(|| panic!("no port in `{line}`"));
         }
     };
     // It says more later, and must not stop for want of a reader.
