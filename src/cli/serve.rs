@@ -25,7 +25,7 @@ use crate::error::{Code, Diagnosis, Exit};
 /// Runs jobs, follows their output and keeps their history until it is told to stop, and logs to standard output. Its
 /// API is described at /docs. On SIGTERM it says that it is not ready, serves on for the time of --drain, takes no new
 /// connections, and lets requests finish. Ctrl-C skips the drain; a second signal ends it at once. Jobs that are
-/// processes end with the server.
+/// processes end with the server; those in Kubernetes go on, and the next server finds them.
 ///
 /// On a loopback address, whoever reaches it is its user. On any other address it wants tokens (--token-file); without
 /// them, and without --runner, it runs no jobs there and serves /healthz, /livez, /readyz and /version alone.
@@ -46,6 +46,15 @@ pub struct Args {
     /// How many processes run at once; by default as many as there are processors
     #[arg(long, value_name = "N")]
     slots: Option<NonZeroUsize>,
+    /// The kubeconfig of --runner kubernetes; without it the server must run in the cluster, and no other file is looked for
+    #[arg(long, value_name = "FILE")]
+    kubeconfig: Option<PathBuf>,
+    /// The namespace of --runner kubernetes; by default that of the kubeconfig's context, or of the server's own pod
+    #[arg(long, value_name = "NAME")]
+    namespace: Option<String>,
+    /// The image of jobs that name none, for --runner kubernetes
+    #[arg(long, value_name = "IMAGE")]
+    job_image: Option<String>,
     /// Who may come in: a file with `name:token` or `name:token:admin` a line, which others cannot read
     #[arg(long, value_name = "FILE", env = "LABCTL_TOKEN_FILE", hide_env = true)]
     token_file: Option<PathBuf>,
@@ -87,7 +96,10 @@ impl Args {
                     None | Some(RunnerKind::None) => Ok(None),
                     Some(_) => Err(Diagnosis::new(
                         Code::Setting,
-                        format!("on {}, whoever reaches the server could run programs as its user", self.listen),
+                        format!(
+                            "on {}, whoever reaches the server could run programs as its user",
+                            self.listen
+                        ),
                     )
                     .hint("labctl serve --listen 127.0.0.1:8080 is for this machine alone")
                     .hint("labctl serve --token-file FILE wants a token of everyone; one `name:token` a line")
@@ -120,7 +132,10 @@ impl Args {
             None => None,
         };
         if parts.is_none() {
-            health.set("runner", Ok("none: health and version are all that is served".to_owned()));
+            health.set(
+                "runner",
+                Ok("none: health and version are all that is served".to_owned()),
+            );
         }
         let times = Times {
             drain: self.drain,

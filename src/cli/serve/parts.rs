@@ -19,10 +19,11 @@ use crate::dashboard::http::guard::Guard;
 use crate::dashboard::http::streams::Streams;
 use crate::dashboard::log::hub::Hub;
 use crate::dashboard::runner::Runner;
+use crate::dashboard::runner::kubernetes::{self, Kubernetes};
 use crate::dashboard::runner::process::{Options, ProcessRunner};
 use crate::dashboard::service::Service;
-use crate::dashboard::store::sqlite::{self, Sqlite};
 use crate::dashboard::store::JobStore;
+use crate::dashboard::store::sqlite::{self, Sqlite};
 use crate::drive::files;
 use crate::error::{Code, Diagnose, Diagnosis};
 
@@ -38,6 +39,8 @@ const TRY_AGAIN: Duration = Duration::from_secs(1);
 pub(super) enum RunnerKind {
     /// Child processes of the server
     Process,
+    /// Kubernetes Jobs in one namespace
+    Kubernetes,
     /// Nothing: health and version are all that is served
     None,
 }
@@ -81,7 +84,7 @@ impl Parts {
         closing: &CancellationToken,
     ) -> Result<Option<Self>> {
         let data = args.data_dir.clone().map_or_else(config::data_dir, Ok);
-        let Some(runner) = runner(kind, args, data.clone())? else {
+        let Some(runner) = runner(kind, args, data.clone()).await? else {
             return Ok(None);
         };
         let store = store(args.store.clone(), data).await?;
@@ -140,8 +143,11 @@ async fn store(url: Option<StoreUrl>, data: Result<PathBuf, Diagnosis>) -> Resul
             private_file(&path)?;
             let opened = Sqlite::open(&path, sqlite::Settings::default()).await;
             Ok(Arc::new(opened.diagnose(|| {
-                Diagnosis::new(Code::Setting, format!("the database `{}` cannot be used", path.display()))
-                    .hint("labctl serve --store sqlite:PATH takes another file")
+                Diagnosis::new(
+                    Code::Setting,
+                    format!("the database `{}` cannot be used", path.display()),
+                )
+                .hint("labctl serve --store sqlite:PATH takes another file")
             })?))
         }
     }
@@ -154,22 +160,35 @@ fn private_file(path: &Path) -> Result<()> {
     let dir = path.parent().unwrap_or(Path::new("."));
     let made = std::fs::DirBuilder::new().recursive(true).mode(0o700).create(dir);
     made.map_err(|error| files::explain(error, "make the directory", dir))?;
-    let file = std::fs::OpenOptions::new().append(true).create(true).mode(0o600).open(path);
+    let file = std::fs::OpenOptions::new()
+        .append(true)
+        .create(true)
+        .mode(0o600)
+        .open(path);
     file.map(drop).map_err(|error| files::explain(error, "open", path))
 }
 
 /// Opens the runner; nothing where no jobs are run. This is the one place that knows which runners there are.
-fn runner(
-    kind: RunnerKind,
-    args: &Args,
-    data: Result<PathBuf, Diagnosis>,
-) -> Result<Option<Arc<dyn Runner>>> {
+async fn runner(kind: RunnerKind, args: &Args, data: Result<PathBuf, Diagnosis>) -> Result<Option<Arc<dyn Runner>>> {
     match kind {
         RunnerKind::Process => {
             let runner = ProcessRunner::open(Options {
                 dir: data?.join(PROCESSES),
                 slots: args.slots,
                 program: None,
+            })?;
+            Ok(Some(Arc::new(runner)))
+        }
+        RunnerKind::Kubernetes => {
+            let settings = kubernetes::Settings {
+                kubeconfig: args.kubeconfig.clone(),
+                namespace: args.namespace.clone(),
+                image: args.job_image.clone(),
+            };
+            let runner = Kubernetes::connect(settings).await.diagnose(|| {
+                Diagnosis::new(Code::Setting, "the cluster in which jobs are to run cannot be found").hint(
+                    "labctl serve --runner kubernetes --kubeconfig FILE names it; in a pod, its service account does",
+                )
             })?;
             Ok(Some(Arc::new(runner)))
         }
