@@ -26,7 +26,7 @@ use crate::error::{Code, Diagnosis, Exit};
 /// Runs jobs, follows their output and keeps their history until it is told to stop, and logs to standard output. Its
 /// API is described at /docs. On SIGTERM it says that it is not ready, serves on for the time of --drain, takes no new
 /// connections, and lets requests finish. Ctrl-C skips the drain; a second signal ends it at once. Jobs that are
-/// processes end with the server.
+/// processes end with the server; those in Kubernetes go on, and the next server finds them.
 ///
 /// On a loopback address, whoever reaches it is its user. On any other address it wants tokens (--token-file); without
 /// them, and without --runner, it runs no jobs there and serves /healthz, /livez, /readyz and /version alone.
@@ -50,6 +50,15 @@ pub struct Args {
     /// How many processes run at once; by default as many as there are processors
     #[arg(long, value_name = "N")]
     slots: Option<NonZeroUsize>,
+    /// The kubeconfig of --runner kubernetes; without it the server must run in the cluster, and no other file is looked for
+    #[arg(long, value_name = "FILE")]
+    kubeconfig: Option<PathBuf>,
+    /// The namespace of --runner kubernetes; by default that of the kubeconfig's context, or of the server's own pod
+    #[arg(long, value_name = "NAME")]
+    namespace: Option<String>,
+    /// The image of jobs that name none, for --runner kubernetes
+    #[arg(long, value_name = "IMAGE")]
+    job_image: Option<String>,
     /// Who may come in: a file with `name:token` or `name:token:admin` a line, which others cannot read
     #[arg(long, value_name = "FILE")]
     token_file: Option<PathBuf>,

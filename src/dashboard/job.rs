@@ -329,14 +329,15 @@ pub fn observe(job: &Job, seen: &Seen, now_ms: i64) -> Change {
         return change;
     }
     let (state, reason, message) = match seen.phase {
-        Phase::Waiting if job.cancelling => (State::Stopping, Some(reason::CANCELLED.to_owned()), None),
+        Phase::Waiting | Phase::Running | Phase::Ending if job.cancelling => {
+            (State::Stopping, Some(reason::CANCELLED.to_owned()), None)
+        }
         Phase::Waiting if job.state == State::Running => {
             // Between two attempts nothing runs, and the job is not back at its beginning.
             (State::Running, seen.reason.clone(), seen.message.clone())
         }
         Phase::Waiting => (State::Pending, seen.reason.clone(), seen.message.clone()),
         Phase::Suspended => (State::Suspended, seen.reason.clone(), seen.message.clone()),
-        Phase::Running | Phase::Ending if job.cancelling => (State::Stopping, Some(reason::CANCELLED.to_owned()), None),
         Phase::Running => (State::Running, seen.reason.clone(), seen.message.clone()),
         Phase::Ending => (State::Stopping, seen.reason.clone(), seen.message.clone()),
         // What ended well before the request to end it reached it ended well.

@@ -138,7 +138,10 @@ fn not_restricted(spec: &Value) -> Vec<&'static str> {
         want(spec[field].is_null(), "host namespaces");
     }
     for volume in spec["volumes"].as_array().into_iter().flatten() {
-        want(volume["emptyDir"].is_object(), "volumes");
+        want(
+            volume["emptyDir"].is_object() || volume["secret"].is_object(),
+            "volumes",
+        );
     }
     let containers = spec["containers"].as_array().expect("containers");
     for container in containers {
@@ -171,8 +174,12 @@ const ODD: &[&[&str]] = &[
     &[r#"image.repository="localhost:5001/a/b-c_d.e""#, r#"image.tag="1.10""#],
     &[r#"image.tag="""#],
     &[r#"serviceAccount={"create":false,"name":"there","automount":true}"#],
-    &["runner.kubernetes.enabled=true"],
-    &[r#"runner.kubernetes={"enabled":true,"image":"localhost:5001/a/b:1"}"#],
+    &[r#"auth.tokenSecret="people""#],
+    &["runner.kubernetes.enabled=true", r#"auth.tokenSecret="people""#],
+    &[
+        r#"runner.kubernetes={"enabled":true,"image":"localhost:5001/a/b:1"}"#,
+        r#"auth.tokenSecret="people""#,
+    ],
     &[r#"fullnameOverride="other""#, r#"nameOverride="name""#],
     &[r#"commonLabels={"labctl.dev/lab":"true","team":""}"#],
     &[r#"podAnnotations={"a":"b: c\n- d","n":"1"}"#],
@@ -206,6 +213,9 @@ const WRONG: &[(&str, &str)] = &[
     ("server.drainSeconds=61", "/server/drainSeconds"),
     (r#"server.drainSeconds="5s""#, "/server/drainSeconds"),
     (r#"server.listen="0.0.0.0""#, "listen"),
+    ("runner.kubernetes.enabled=true", "/auth/tokenSecret"),
+    (r#"auth.tokenSecret="a b""#, "/auth/tokenSecret"),
+    (r#"auth.token="x""#, "token"),
     (r#"runner.kubernetes.enabled="yes""#, "/runner/kubernetes/enabled"),
     (r#"runner.kubernetes.image="a b""#, "/runner/kubernetes/image"),
     (r#"runner.kubernetes.namespace="x""#, "namespace"),
@@ -403,7 +413,10 @@ async fn rights_are_as_few_as_can_be() {
     };
     assert!(!token(&objects));
 
-    let set = [r#"runner.kubernetes={"enabled":true,"image":"r:5000/box:1"}"#];
+    let set = [
+        r#"runner.kubernetes={"enabled":true,"image":"r:5000/box:1"}"#,
+        r#"auth.tokenSecret="people""#,
+    ];
     let objects = render(&helm, "job-dashboard", &set).await;
     assert!(token(&objects));
     let mut rights: Vec<String> = Vec::new();
@@ -442,7 +455,13 @@ async fn the_program_takes_the_arguments_of_the_chart() {
     let objects = render(&helm, "job-dashboard", &[]).await;
     let deployment = &kind(&objects, "Deployment").expect("a Deployment")["spec"]["template"]["spec"];
     let test = &kind(&objects, "Pod").expect("a test")["spec"];
-    for spec in [deployment, test] {
+    let set = [
+        r#"runner.kubernetes={"enabled":true,"image":"r:5000/box:1"}"#,
+        r#"auth.tokenSecret="people""#,
+    ];
+    let running_jobs = render(&helm, "job-dashboard", &set).await;
+    let running_jobs = &kind(&running_jobs, "Deployment").expect("a Deployment")["spec"]["template"]["spec"];
+    for spec in [deployment, test, running_jobs] {
         let args = spec["containers"][0]["args"].as_array().expect("arguments");
         let words = std::iter::once("labctl").chain(args.iter().filter_map(Value::as_str));
         labctl::cli::Cli::try_parse_from(words).unwrap_or_else(|error| panic!("{error}"));

@@ -4,30 +4,19 @@
 //! The dashboard runs in the test's process, with the rights that the chart gives it, in a namespace in which nothing
 //! runs that PodSecurity `restricted` would refuse.
 
-use std::path::{Path, PathBuf};
-use std::sync::{Arc, OnceLock};
+mod board;
+
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
-use labctl::config::Dirs;
-use labctl::dashboard::control::Control;
-use labctl::dashboard::health::Health;
-use labctl::dashboard::job::spec::Spec;
-use labctl::dashboard::job::{Job, JobId, State};
-use labctl::dashboard::log::hub::Hub;
-use labctl::dashboard::log::{Line, Stream};
-use labctl::dashboard::runner::Runner;
-use labctl::dashboard::runner::kubernetes::{Kubernetes, Settings};
+use labctl::dashboard::job::{JobId, State};
+use labctl::dashboard::log::Stream;
+use labctl::dashboard::service::Action;
 use labctl::dashboard::service::tail::{Item, Select};
-use labctl::dashboard::service::{Action, Caller, Service};
-use labctl::dashboard::store::sqlite::{self, Sqlite};
-use labctl::dashboard::store::{Created, JobStore};
 use labctl::drive::docker::Docker;
-use labctl::drive::registry::Registry;
-use labctl::lab::image::store::Store;
-use labctl::lab::image::{job_base, load};
-use serde_json::{Value, json};
+use serde_json::json;
 
+use self::board::{Board, NAMESPACE, PATIENCE, me, place, texts, with};
 use crate::Test;
 use crate::support::{Lab, NAME, PORTS, program, say};
 
@@ -48,206 +37,6 @@ pub(crate) const TESTS: &[Test] = &[
     ),
     ("jobs::the_api_server_may_restart", the_api_server_may_restart),
 ];
-
-const NAMESPACE: &str = "labctl-jobs";
-/// How long anything may take: the machine may be small and busy.
-const PATIENCE: Duration = Duration::from_secs(120);
-
-/// What all tests of this file share.
-struct Place {
-    kubeconfig: PathBuf,
-    image: String,
-    _dir: tempfile::TempDir,
-}
-
-static PLACE: OnceLock<Result<Place, String>> = OnceLock::new();
-
-fn place(lab: &Lab) -> Result<&'static Place> {
-    let place = PLACE.get_or_init(|| prepare(lab).map_err(|error| format!("{error:?}")));
-    place.as_ref().map_err(|error| anyhow::anyhow!("{error}"))
-}
-
-/// Makes the namespace, the account with the chart's rights, and the image.
-fn prepare(lab: &Lab) -> Result<Place> {
-    let dir = tempfile::tempdir()?;
-    let chart = Path::new(env!("CARGO_MANIFEST_DIR")).join("charts/job-dashboard");
-    let rendered = lab.ok(&[
-        "helm",
-        "template",
-        "jobs",
-        &chart.display().to_string(),
-        "--namespace",
-        NAMESPACE,
-        "--set",
-        "runner.kubernetes.enabled=true,fullnameOverride=jobs",
-        "--show-only",
-        "templates/role.yaml",
-        "--show-only",
-        "templates/serviceaccount.yaml",
-    ])?;
-    let objects = dir.path().join("rights.yaml");
-    let namespace = format!(
-        "apiVersion: v1\nkind: Namespace\nmetadata:\n  name: {NAMESPACE}\n  labels:\n    pod-security.kubernetes.io/enforce: restricted\n---\n"
-    );
-    labctl::drive::files::write(&objects, namespace + &rendered)?;
-    lab.ok(&["kubectl", "apply", "-f", &objects.display().to_string()])?;
-    let token = lab.ok(&["kubectl", "create", "token", "jobs", "-n", NAMESPACE, "--duration=2h"])?;
-    let own = std::fs::read_to_string(lab.dir().join("kubeconfig"))?;
-    let mut config: Value = serde_saphyr::from_str(&own)?;
-    config["users"][0]["user"] = json!({"token": token.trim()});
-    let kubeconfig = dir.path().join("kubeconfig");
-    labctl::drive::files::write_secret(&kubeconfig, serde_json::to_string(&config)?)?;
-    let cache = Store::at(Dirs::from_environment()?.cache().join("images"));
-    let recipe = job_base::Recipe::of_this_machine(&cache)?;
-    let host = format!("localhost:{}", PORTS.registry);
-    let image = recipe.build(&host, &cache)?;
-    let runtime = tokio::runtime::Runtime::new()?;
-    let loaded = runtime.block_on(async { load::push(&Registry::at(&host)?, &image, None).await })?;
-    Ok(Place {
-        kubeconfig,
-        image: loaded.name,
-        _dir: dir,
-    })
-}
-
-/// A dashboard without its HTTP.
-struct Board {
-    service: Service,
-    health: Health,
-    work: tokio::task::JoinHandle<()>,
-}
-
-impl Drop for Board {
-    fn drop(&mut self) {
-        self.work.abort();
-    }
-}
-
-fn me() -> Caller {
-    Caller {
-        name: "zoe".to_owned(),
-        admin: false,
-    }
-}
-
-impl Board {
-    async fn open(place: &Place, dir: &Path) -> Result<Self> {
-        let runner = Kubernetes::connect(Settings {
-            kubeconfig: Some(place.kubeconfig.clone()),
-            namespace: Some(NAMESPACE.to_owned()),
-            image: Some(place.image.clone()),
-        })
-        .await?;
-        let store = Sqlite::open(&dir.join("jobs.sqlite"), sqlite::Settings::default()).await?;
-        let (store, runner): (Arc<dyn JobStore>, Arc<dyn Runner>) = (Arc::new(store), Arc::new(runner));
-        let hub = Hub::default();
-        let health = Health::default();
-        let control = Control::new(
-            Arc::clone(&store),
-            Arc::clone(&runner),
-            hub.clone(),
-            health.clone(),
-            // The one after it is the same server, started again.
-            "test".to_owned(),
-        );
-        let service = Service::new(store, runner, control.clone(), hub).await?;
-        let work = tokio::spawn(async move { control.run().await });
-        Ok(Self { service, health, work })
-    }
-
-    async fn create(&self, spec: Value) -> Result<JobId> {
-        let mut whole = json!({"name": "test", "limits": {"memory_mib": 32, "cpu_milli": 500}});
-        for (name, value) in spec.as_object().context("an object")? {
-            whole[name] = value.clone();
-        }
-        let spec: Spec = serde_json::from_value(whole)?;
-        match self.service.create(&me(), spec, None).await? {
-            Created::New(job) => Ok(job.id),
-            Created::Replayed(_) => bail!("no key was given"),
-        }
-    }
-
-    async fn shell(&self, script: &str) -> Result<JobId> {
-        self.create(json!({"command": ["sh", "-c", script]})).await
-    }
-
-    async fn job(&self, id: JobId) -> Result<Job> {
-        Ok(self.service.job(&me(), id).await?)
-    }
-
-    /// Waits until a job's row is as wanted.
-    async fn wait(&self, id: JobId, what: &str, wanted: impl Fn(&Job) -> bool) -> Result<Job> {
-        let began = Instant::now();
-        loop {
-            let job = self.job(id).await?;
-            if wanted(&job) {
-                return Ok(job);
-            }
-            ensure!(began.elapsed() < PATIENCE, "{what}: {job:?}");
-            ensure!(!job.log_complete || job.state.is_final(), "{job:?}");
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
-    }
-
-    async fn state(&self, id: JobId, state: State) -> Result<Job> {
-        self.wait(id, state.name(), |job| job.state == state).await
-    }
-
-    /// Waits until a job has ended and its log is stored.
-    async fn end(&self, id: JobId) -> Result<Job> {
-        self.wait(id, "its end", |job| job.log_complete).await
-    }
-
-    /// Reads a log as a viewer does: until it ends, where `follow` says so.
-    async fn lines(&self, id: JobId, follow: bool) -> Result<Vec<Line>> {
-        let select = Select {
-            follow,
-            ..Select::default()
-        };
-        let mut tail = self.service.tail(&me(), id, select).await?;
-        let mut out = Vec::new();
-        while let Some(item) = tokio::time::timeout(PATIENCE, tail.next())
-            .await
-            .context("the log goes on")??
-        {
-            match item {
-                Item::Lines { lines, .. } => out.extend(lines),
-                Item::Gap { from, to } => bail!("lines {from} to {to} are missing"),
-            }
-        }
-        for (place, line) in out.iter().enumerate() {
-            ensure!(line.number == place as u64 + 1, "line {} in place {place}", line.number);
-        }
-        Ok(out)
-    }
-
-    async fn text(&self, id: JobId) -> Result<Vec<String>> {
-        Ok(texts(&self.lines(id, false).await?))
-    }
-}
-
-fn texts(lines: &[Line]) -> Vec<String> {
-    let text = |line: &Line| {
-        let text = String::from_utf8_lossy(&line.bytes).into_owned();
-        if line.stream == Stream::Note {
-            format!("! {text}")
-        } else {
-            text
-        }
-    };
-    lines.iter().map(text).collect()
-}
-
-/// Runs a test with a dashboard of its own.
-fn with<F: Future<Output = Result<()>>>(lab: &Lab, test: impl FnOnce(Board, PathBuf) -> F) -> Result<()> {
-    let place = place(lab)?;
-    let dir = tempfile::tempdir()?;
-    let runtime = tokio::runtime::Runtime::new()?;
-    runtime.block_on(async {
-        let board = Board::open(place, dir.path()).await?;
-        test(board, dir.path().to_owned()).await
-    })
-}
 
 fn kubectl(lab: &Lab, args: &[&str]) -> Result<String> {
     let mut all = vec!["kubectl", "-n", NAMESPACE];

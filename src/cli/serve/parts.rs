@@ -19,6 +19,7 @@ use crate::dashboard::http::guard::Guard;
 use crate::dashboard::http::streams::Streams;
 use crate::dashboard::log::hub::Hub;
 use crate::dashboard::runner::Runner;
+use crate::dashboard::runner::kubernetes::{self, Kubernetes};
 use crate::dashboard::runner::process::{Options, ProcessRunner};
 use crate::dashboard::service::Service;
 use crate::dashboard::store::postgres::Postgres;
@@ -39,6 +40,8 @@ const TRY_AGAIN: Duration = Duration::from_secs(1);
 pub(super) enum RunnerKind {
     /// Child processes of the server
     Process,
+    /// Kubernetes Jobs in one namespace
+    Kubernetes,
     /// Nothing: health and version are all that is served
     None,
 }
@@ -97,7 +100,7 @@ impl Parts {
         closing: &CancellationToken,
     ) -> Result<Option<Self>> {
         let data = args.data_dir.clone().map_or_else(config::data_dir, Ok);
-        let Some(runner) = runner(kind, args, data.clone())? else {
+        let Some(runner) = runner(kind, args, data.clone()).await? else {
             return Ok(None);
         };
         let places = Places {
@@ -255,13 +258,26 @@ fn private_file(path: &Path) -> Result<()> {
 }
 
 /// Opens the runner; nothing where no jobs are run. This is the one place that knows which runners there are.
-fn runner(kind: RunnerKind, args: &Args, data: Result<PathBuf, Diagnosis>) -> Result<Option<Arc<dyn Runner>>> {
+async fn runner(kind: RunnerKind, args: &Args, data: Result<PathBuf, Diagnosis>) -> Result<Option<Arc<dyn Runner>>> {
     match kind {
         RunnerKind::Process => {
             let runner = ProcessRunner::open(Options {
                 dir: data?.join(PROCESSES),
                 slots: args.slots,
                 program: None,
+            })?;
+            Ok(Some(Arc::new(runner)))
+        }
+        RunnerKind::Kubernetes => {
+            let settings = kubernetes::Settings {
+                kubeconfig: args.kubeconfig.clone(),
+                namespace: args.namespace.clone(),
+                image: args.job_image.clone(),
+            };
+            let runner = Kubernetes::connect(settings).await.diagnose(|| {
+                Diagnosis::new(Code::Setting, "the cluster in which jobs are to run cannot be found").hint(
+                    "labctl serve --runner kubernetes --kubeconfig FILE names it; in a pod, its service account does",
+                )
             })?;
             Ok(Some(Arc::new(runner)))
         }

@@ -39,7 +39,7 @@ use self::desired::Defaults;
 use self::trouble::NotCreated;
 use super::{Batch, Runner, RunnerError, Told};
 use crate::dashboard::job::spec::Spec;
-use crate::dashboard::job::{Job, Phase, Seen};
+use crate::dashboard::job::{Job, Phase, Seen, State};
 
 /// How long the API server may take to accept a connection.
 const CONNECT_LIMIT: Duration = Duration::from_secs(5);
@@ -140,8 +140,10 @@ impl Kubernetes {
 
     /// Tells why a job waits that has no Job yet.
     fn tell_waiting(&self, job: &Job, reason: &str, message: String) {
+        let held = job.state == State::Suspended;
         let seen = Seen {
-            phase: Phase::Waiting,
+            // What is held back and cannot be created is still held back.
+            phase: if held { Phase::Suspended } else { Phase::Waiting },
             reason: Some(reason.to_owned()),
             message: Some(message),
             exit_code: None,

@@ -78,6 +78,7 @@ impl FromStr for Place {
 
 impl Place {
     /// Returns the beginning of the next attempt, which this pod is.
+    #[must_use]
     pub fn next(&self, pod: (i64, String)) -> Self {
         Self {
             attempt: self.attempt + 1,

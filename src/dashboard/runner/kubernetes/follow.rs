@@ -186,8 +186,7 @@ impl Reader<'_> {
             }
             match &ended {
                 Ended::Stopped => return Ok(false),
-                Ended::Clean if finished => return Ok(true),
-                Ended::NotYet if finished => return Ok(true),
+                Ended::Clean | Ended::NotYet if finished => return Ok(true),
                 Ended::Clean => complete = true,
                 Ended::Silent | Ended::NotYet | Ended::Gone => {}
                 Ended::Cut(why) => {

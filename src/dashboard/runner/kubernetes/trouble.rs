@@ -53,6 +53,7 @@ pub(super) fn chain(error: &(dyn StdError + 'static)) -> String {
 }
 
 /// Returns what an error of any call means.
+#[expect(clippy::needless_pass_by_value, reason = "it is what `map_err` calls")]
 pub(super) fn of(error: kube::Error) -> RunnerError {
     let Some(status) = status(&error) else {
         return RunnerError::Unavailable(anyhow!("the API server does not answer: {}", chain(&error)));
