@@ -158,7 +158,8 @@ async fn limit(connection: &mut PoolConnection<Driver>) -> Result<(), StoreError
 }
 
 /// Brings the database up to date, one process at a time: SQLite has no lock that outlives the transaction of one
-/// migration, so a file beside the database is the lock.
+/// migration, so a file beside the database is the lock. Not the database itself: SQLite's own locks would be gone when it is
+/// closed.
 async fn migrate(path: &Path, writer: &SqlitePool) -> Result<(), StoreError> {
     let beside = PathBuf::from(format!("{}-migrate", path.display()));
     let lock = tokio::task::spawn_blocking(move || {
