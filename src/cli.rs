@@ -5,6 +5,7 @@ pub mod completions;
 pub mod doctor;
 pub mod image;
 pub mod probe;
+pub mod prose;
 pub mod runtime;
 pub mod serve;
 pub mod status;
@@ -91,6 +92,8 @@ pub enum Verb {
     Env(tools::Env),
     /// Run the job-dashboard's server
     Serve(serve::Args),
+    /// Hold prose to rules: spelling, links, padding, chapters, white space
+    Prose(prose::Args),
     /// Print the completions of a shell
     Completions(completions::Args),
     /// Ask something once, as the tests of the chart do
@@ -157,6 +160,7 @@ impl Cli {
             Verb::Helm(args) => args.run(world).await,
             Verb::Env(args) => args.run(world).await,
             Verb::Serve(args) => args.run().await,
+            Verb::Prose(args) => args.run(&self.global).await,
             Verb::Completions(args) => args.run(),
             Verb::Probe(args) => args.run().await,
         }
@@ -201,6 +205,7 @@ fn parse_and_run() -> ExitCode {
         // directory nor a CA bundle. The server also has its own idea of what a signal means.
         match cli.verb {
             Verb::Serve(args) => exit_alone(args.run().await),
+            Verb::Prose(args) => exit_alone(args.run(&cli.global).await),
             Verb::Completions(args) => exit_alone(args.run()),
             Verb::Probe(args) => exit_alone(args.run().await),
             _ => run_to_exit(cli).await,
