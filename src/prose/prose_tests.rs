@@ -246,6 +246,11 @@ fn time_grows_with_the_length_alone() {
         ("a.yaml", "a: |\n  b\nc: 'd' # e\n"),
         ("b.yaml", "a: '\n"),
         ("a.go", "`a` // b\n"),
+        ("b.go", "' a "),
+        ("b.py", "'a' "),
+        ("c.py", "# it's a "),
+        ("c.rs", "'\\a "),
+        ("b.toml", "' \" "),
         ("a.txt", "a b\nc d\n\n"),
     ] {
         let make = |n: usize| part.repeat(n);

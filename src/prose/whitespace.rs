@@ -1,7 +1,7 @@
 //! Trailing white space: taken away as `sed 's/[[:space:]]*$//'` would, but never where it means something.
 //!
 //! What stays: the two spaces of a Markdown line break, code blocks, strings and here-documents of several lines, the
-//! carriage return of CRLF, a form feed alone on its line, the end of the file as it is, and whole files that are
+//! carriage return of CRLF, what stands behind a backslash, a form feed alone on its line, the end of the file as it is, and whole files that are
 //! binary, not UTF-8, or of a kind in which trailing white space is data (patches, tables, snapshots).
 
 use std::ops::Range;
@@ -31,8 +31,8 @@ pub fn fixes(document: &Document<'_>) -> Vec<Fix> {
         let content = body.trim_end_matches(blank);
         let range = start + content.len()..start + body.len();
         start += line.len();
-        // A carriage return that ends no line is content that nobody can see; without what is behind it, it would end one.
-        if range.is_empty() || content.ends_with('\r') || kept.touches(&range) {
+        // Without the blank behind it, a backslash would join two lines, and a lone carriage return would end one.
+        if range.is_empty() || content.ends_with(['\r', '\\']) || kept.touches(&range) {
             continue;
         }
         // A page break of old sources.
@@ -136,6 +136,7 @@ mod tests {
         assert_eq!(strip("a \r\nb\r\n", Language::Plain), "a\r\nb\r\n");
         assert_eq!(md("break  \r\nhere\r\n"), "break  \r\nhere\r\n");
         assert_eq!(strip("a\n\u{c}\nb", Language::Other), "a\n\u{c}\nb");
+        assert_eq!(strip("echo a \\ \nb \n", Language::Shell), "echo a \\ \nb\n");
         assert_eq!(strip("x = '''\n a \n'''  \n", Language::Python), "x = '''\n a \n'''\n");
         assert_eq!(strip("cat <<EOF  \n a \nEOF\nx \n", Language::Shell), "cat <<EOF\n a \nEOF\nx\n");
         assert_eq!(strip("a: |\n  b \nc: d \n", Language::Yaml), "a: |\n  b \nc: d\n");

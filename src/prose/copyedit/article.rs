@@ -112,6 +112,10 @@ fn begins_like_a_word(lower: &str) -> bool {
     ];
     let vowel = |byte: u8| b"aeiouy".contains(&byte);
     let bytes = lower.as_bytes();
+    // `UUID`
+    if bytes[0] == bytes[1] {
+        return false;
+    }
     vowel(bytes[0]) || vowel(bytes[1]) || PAIRS.contains(&&lower[..2])
 }
 

@@ -221,7 +221,7 @@ impl<'a> Scan<'a> {
                     self.raw_string();
                 }
                 b'\'' if rust => self.rust_quote(),
-                b'\'' => self.at = self.escaped(b'\'', self.at + 1).min(self.find("\n", self.at)),
+                b'\'' => self.at = self.on_line(b'\'', true),
                 _ => self.at += 1,
             }
         }
@@ -279,8 +279,7 @@ impl<'a> Scan<'a> {
         let mut chars = rest.char_indices();
         match chars.next() {
             Some((_, '\\')) => {
-                let line = self.find("\n", self.at);
-                self.at = self.escaped(b'\'', self.at + 1).min(line);
+                self.at = self.on_line(b'\'', true);
             }
             Some(_) => match chars.next() {
                 Some((at, '\'')) => self.at += at + 2,
@@ -300,10 +299,8 @@ impl<'a> Scan<'a> {
                     if self.starts(triple) {
                         let end = self.triple_end(triple, literal);
                         self.string(self.at, end);
-                    } else if literal {
-                        self.at = (self.find("'", self.at + 1) + 1).min(self.find("\n", self.at));
                     } else {
-                        self.at = self.escaped(quote, self.at + 1).min(self.line_end_unescaped(self.at + 1));
+                        self.at = self.on_line(quote, !literal);
                     }
                 }
                 _ => self.at += 1,
@@ -326,13 +323,14 @@ impl<'a> Scan<'a> {
         self.bytes.len()
     }
 
-    /// Returns the end of the line, or of a later one where a backslash continues it.
-    fn line_end_unescaped(&self, from: usize) -> usize {
-        let mut at = from;
+    /// Returns the end of a string that begins here and ends, at the latest, with its line; a backslash continues it.
+    fn on_line(&self, quote: u8, escapes: bool) -> usize {
+        let mut at = self.at + 1;
         while let Some(byte) = self.bytes.get(at) {
-            match byte {
-                b'\\' => at += 1,
+            match *byte {
+                b'\\' if escapes => at += 1,
                 b'\n' => return at,
+                byte if byte == quote => return at + 1,
                 _ => {}
             }
             at += 1;
@@ -364,8 +362,8 @@ impl<'a> Scan<'a> {
                     while matches!(self.peek(0), b' ' | b'\t') {
                         self.at += 1;
                     }
-                    let rest = &self.text[self.at..self.find("\n", self.at)];
-                    let end = rest.find([' ', '\t', ';', '|', '&', '>', ')']).unwrap_or(rest.len());
+                    let rest = &self.text[self.at..];
+                    let end = rest.find([' ', '\t', '\n', ';', '|', '&', '>', ')']).unwrap_or(rest.len());
                     let word: String = rest[..end].chars().filter(|c| !matches!(c, '\'' | '"' | '\\')).collect();
                     self.at += end;
                     // `1 << 2` in arithmetic is no here-document.
