@@ -197,7 +197,13 @@ pub fn replace(path: &Path, contents: &[u8]) -> Result<()> {
         file.persist(&target).map_err(|error| error.error)?;
         Ok(())
     };
-    attempt().map_err(|error| explain(error, "write", path))
+    attempt().map_err(|error| match error.kind() {
+        io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => anyhow::Error::new(error).context(
+            Diagnosis::new(Code::NotWritable, format!("replace `{}`: it cannot be written", path.display()))
+                .hint("it is as it was; chmod u+w makes it writable where it is yours"),
+        ),
+        _ => explain(error, "replace", path),
+    })
 }
 
 fn write_with_mode(path: &Path, contents: &[u8], mode: u32) -> Result<()> {

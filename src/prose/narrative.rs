@@ -25,8 +25,8 @@ const DO: [&str; 50] = [
 ];
 
 /// Words of a sentence that tells what is to be seen.
-const SEEN: [&str; 60] = [
-    "answers", "appear", "appears", "asks", "become", "becomes", "below", "column", "comes", "counts", "ends", "error", "exits", "fail", "failed",
+const SEEN: [&str; 62] = [
+    "answers", "appear", "appears", "asks", "become", "becomes", "below", "beside", "match", "column", "comes", "counts", "ends", "error", "exits", "fail", "failed",
     "fails", "find", "finds", "get", "gets", "gives", "gone", "goes", "holds", "kept", "line", "lines", "list", "lists", "look",
     "message", "named", "names", "now", "output", "prints", "printed", "read", "refused", "refuses", "remember", "result", "return", "returns", "row", "said",
     "say", "says", "see", "seen", "show", "shown", "shows", "stands", "still", "tells", "turns", "watch", "writes", "you'll",
@@ -43,7 +43,7 @@ struct Section<'a> {
 impl Section<'_> {
     /// Returns whether the section only frames the chapter: its aim, or what lies behind it.
     fn frames(&self) -> bool {
-        ["will work", "production", "read more", "further", "sources", "what you need"]
+        ["will work", "check yourself", "production", "read more", "further", "sources", "what you need"]
             .iter()
             .any(|words| self.title.contains(words))
     }

@@ -45,7 +45,7 @@ fn one(out: &mut String, report: &Report, finding: &Finding, reason: bool, s: St
     };
     _ = writeln!(
         out,
-        "{}{}:{}:{}{}: {style}{}{} {}",
+        "{}{}:{}:{}{}: {style}{}{}: {}",
         s.bold,
         report.path.display(),
         finding.start.line,

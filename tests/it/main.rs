@@ -6,4 +6,5 @@ mod chart;
 mod cli;
 mod doctor;
 mod harness;
+mod prose;
 mod serve;
