@@ -68,6 +68,8 @@ pub fn human_p90(register: Register, rule: &str) -> f64 {
 
 /// Below so many hits, a density says nothing.
 const FEWEST: usize = 3;
+/// Below so many hits per 1,000 words, it is no habit, however rare people use the sign.
+const RAREST: f64 = 2.0;
 /// Below so many words, neither.
 const SHORTEST: usize = 150;
 /// How many sentences in a row with the same beginning are a frame.
@@ -149,7 +151,7 @@ fn density(look: &mut Look<'_, '_>, id: &str, hits: &[Range<usize>]) {
     let rate = hits.len() as f64 * 1000.0 / words.max(1) as f64;
     look.rates.insert(id.to_owned(), rate);
     let p90 = human_p90(look.register, id);
-    if hits.len() < FEWEST || words < SHORTEST || rate <= p90 {
+    if hits.len() < FEWEST || words < SHORTEST || rate <= p90.max(RAREST) {
         return;
     }
     let lines: Vec<String> = hits.iter().skip(1).take(5).map(|hit| look.document.place(hit.start).line.to_string()).collect();

@@ -9,7 +9,6 @@ use rayon::prelude::*;
 use super::Checker;
 use super::config::Config;
 use super::finding::Report;
-use super::span::Language;
 
 /// Returns the files below a place, sorted; what cannot be read is left out.
 pub fn below(place: &Path) -> Vec<PathBuf> {
@@ -42,17 +41,16 @@ pub fn files(paths: &[PathBuf], config: &Config) -> Result<Vec<PathBuf>> {
             out.push(path.clone());
         }
     }
-    out.retain(|path| !config.exclude.is_empty() || !path.as_os_str().is_empty());
     if !config.exclude.is_empty() {
         out.retain(|path| !config.exclude.has(&config.relative(path)));
     }
-    out.sort();
-    out.dedup();
     for path in &mut out {
         if let Ok(shorter) = path.strip_prefix(".") {
             *path = shorter.to_owned();
         }
     }
+    out.sort();
+    out.dedup();
     Ok(out)
 }
 
@@ -106,9 +104,4 @@ pub fn fixes(checker: &Checker, files: &[PathBuf]) -> Result<Vec<Change>> {
 /// The file cannot be written; it is as it was.
 pub fn write(change: &Change) -> Result<()> {
     crate::drive::files::replace(&change.path, change.text.as_bytes())
-}
-
-/// Returns whether a file is prose or a program with comments that are understood, judged by its name alone.
-pub fn is_known(path: &Path) -> bool {
-    Language::of(path, "") != Language::Other
 }

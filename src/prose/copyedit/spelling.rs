@@ -67,7 +67,7 @@ pub(super) fn look(look: &mut Look<'_, '_>) {
             let range = typo.span();
             let before = block.text[..range.start].chars().next_back().unwrap_or(' ');
             let after = block.text[range.end..].chars().next().unwrap_or(' ');
-            // `nd` of `2nd`, a part of a contraction (`does'nt` is one word to people), a file's ending, a flag.
+            // The letters of `2nd`, a part of a contraction, a file's ending, a flag.
             if before.is_alphanumeric() || after.is_alphanumeric() || "'\u{2019}./\\$@%-_=".contains(before) || "'\u{2019}/\\=_@(".contains(after) {
                 continue;
             }
