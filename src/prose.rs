@@ -36,7 +36,6 @@ use rule::{Class, Rule, Rules, Strength};
 use slop::Register;
 use span::{Document, Language};
 
-
 /// Files larger than this are not read as prose: nobody wrote them.
 pub const LARGEST: usize = 16 << 20;
 
@@ -140,7 +139,13 @@ impl Rooms<'_> {
     /// Returns the anchors of another Markdown file; it is read once.
     fn anchors(&self, file: &Path) -> Arc<Vec<String>> {
         let key = file.to_owned();
-        let known = self.checker.anchors.lock().unwrap_or_else(PoisonError::into_inner).get(&key).cloned();
+        let known = self
+            .checker
+            .anchors
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .get(&key)
+            .cloned();
         known.unwrap_or_else(|| {
             let text = std::fs::read_to_string(file).unwrap_or_default();
             let document = Document::new(&text, Language::Markdown);
@@ -196,7 +201,9 @@ impl Checker {
         let mut terms = HashSet::new();
         for path in tree::below(&root) {
             let name = self.config.relative(&path);
-            let Ok(text) = std::fs::read_to_string(&path) else { continue };
+            let Ok(text) = std::fs::read_to_string(&path) else {
+                continue;
+            };
             if self.config.tests.has(&name) {
                 self.tested.add(&text, Language::of(&path, &text));
             }
@@ -319,10 +326,19 @@ fn readable(bytes: &[u8]) -> Result<&str, String> {
 /// Reads what a chapter's folder says: its number and its `chapter.yaml`.
 fn chapter_of(readme: &Path) -> Chapter {
     let folder = readme.parent().unwrap_or(Path::new(""));
-    let name = folder.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
-    let number = name.split('-').next().and_then(|number| number.parse().ok()).unwrap_or(0);
+    let name = folder
+        .file_name()
+        .map(|name| name.to_string_lossy().into_owned())
+        .unwrap_or_default();
+    let number = name
+        .split('-')
+        .next()
+        .and_then(|number| number.parse().ok())
+        .unwrap_or(0);
     let spec = std::fs::read_to_string(folder.join("chapter.yaml")).unwrap_or_default();
-    let works_after = serde_saphyr::from_str::<Spec>(&spec).ok().and_then(|spec| spec.works_after);
+    let works_after = serde_saphyr::from_str::<Spec>(&spec)
+        .ok()
+        .and_then(|spec| spec.works_after);
     Chapter {
         number,
         works_after,

@@ -39,22 +39,129 @@ const GENERAL: Register = Register::General;
 /// be younger: debian-policy, debian-reference, developers-reference, docker-doc, git-doc, bash-doc, apache2-doc,
 /// python3.11-doc, python-django-doc, postgresql-doc-15.
 pub(crate) const PACKAGES: [Package; 16] = [
-    Package { name: "debian-handbook", version: "11.20220922", dated: "2022-09-22, its version", parts: &[("/en-US/", HOW_TO)], half: Half::Tune },
-    Package { name: "python-flask-doc", version: "2.2.2-3", dated: "2022-08-08, Flask 2.2.2", parts: &[("/html/", HOW_TO)], half: Half::Tune },
-    Package { name: "python-requests-doc", version: "2.28.1+dfsg-1", dated: "2022-06-29, Requests 2.28.1", parts: &[("/html/", HOW_TO)], half: Half::Tune },
-    Package { name: "zsh-doc", version: "5.9-4", dated: "2022-05-14, zsh 5.9", parts: &[("/html/", REFERENCE)], half: Half::Tune },
-    Package { name: "python-click-doc", version: "8.1.3-2", dated: "2022-04-28, Click 8.1.3", parts: &[("/html/", REFERENCE)], half: Half::Tune },
-    Package { name: "python-jinja2-doc", version: "3.1.2-1+deb12u3", dated: "2022-04-28, Jinja 3.1.2", parts: &[("/html/", REFERENCE)], half: Half::Tune },
-    Package { name: "python-celery-doc", version: "5.2.6-5", dated: "2022-04-04, Celery 5.2.6", parts: &[("/userguide/", REFERENCE), ("/getting-started/", REFERENCE), ("/reference/", REFERENCE)], half: Half::Tune },
-    Package { name: "fortunes", version: "1:1.99.1-7.3", dated: "before 2010, fortune-mod 1.99.1", parts: &[("/games/fortunes/", GENERAL)], half: Half::Tune },
-    Package { name: "rust-doc", version: "1.63.0+dfsg1-2", dated: "2022-08-11, Rust 1.63.0", parts: &[("/html/book/", HOW_TO), ("/html/embedded-book/", HOW_TO), ("/html/edition-guide/", HOW_TO), ("/html/cargo/", HOW_TO), ("/html/reference/", REFERENCE), ("/html/rustc/", REFERENCE)], half: Half::Test },
-    Package { name: "maint-guide", version: "1.2.53", dated: "2022-10-08, its changelog", parts: &[(".en.html", HOW_TO)], half: Half::Test },
-    Package { name: "debmake-doc", version: "1.17-7", dated: "2022-05-09, its changelog", parts: &[(".en.html", HOW_TO)], half: Half::Test },
-    Package { name: "aptitude-doc-en", version: "0.8.13-5", dated: "2022-08-06, its changelog", parts: &[("/html/", HOW_TO)], half: Half::Test },
-    Package { name: "sphinx-doc", version: "5.3.0-4", dated: "2022-10-16, Sphinx 5.3.0", parts: &[("/html/", REFERENCE)], half: Half::Test },
-    Package { name: "python-werkzeug-doc", version: "2.2.2-3+deb12u1", dated: "2022-08-08, Werkzeug 2.2.2", parts: &[("/html/", REFERENCE)], half: Half::Test },
-    Package { name: "sqlite3-doc", version: "3.40.1-2+deb12u2", dated: "each page names its day", parts: &[("/sqlite3/", REFERENCE)], half: Half::Test },
-    Package { name: "r-cran-janeaustenr", version: "1.0.0-1", dated: "1811 to 1817, six novels", parts: &[("Rdata.rdb", GENERAL)], half: Half::Test },
+    Package {
+        name: "debian-handbook",
+        version: "11.20220922",
+        dated: "2022-09-22, its version",
+        parts: &[("/en-US/", HOW_TO)],
+        half: Half::Tune,
+    },
+    Package {
+        name: "python-flask-doc",
+        version: "2.2.2-3",
+        dated: "2022-08-08, Flask 2.2.2",
+        parts: &[("/html/", HOW_TO)],
+        half: Half::Tune,
+    },
+    Package {
+        name: "python-requests-doc",
+        version: "2.28.1+dfsg-1",
+        dated: "2022-06-29, Requests 2.28.1",
+        parts: &[("/html/", HOW_TO)],
+        half: Half::Tune,
+    },
+    Package {
+        name: "zsh-doc",
+        version: "5.9-4",
+        dated: "2022-05-14, zsh 5.9",
+        parts: &[("/html/", REFERENCE)],
+        half: Half::Tune,
+    },
+    Package {
+        name: "python-click-doc",
+        version: "8.1.3-2",
+        dated: "2022-04-28, Click 8.1.3",
+        parts: &[("/html/", REFERENCE)],
+        half: Half::Tune,
+    },
+    Package {
+        name: "python-jinja2-doc",
+        version: "3.1.2-1+deb12u3",
+        dated: "2022-04-28, Jinja 3.1.2",
+        parts: &[("/html/", REFERENCE)],
+        half: Half::Tune,
+    },
+    Package {
+        name: "python-celery-doc",
+        version: "5.2.6-5",
+        dated: "2022-04-04, Celery 5.2.6",
+        parts: &[
+            ("/userguide/", REFERENCE),
+            ("/getting-started/", REFERENCE),
+            ("/reference/", REFERENCE),
+        ],
+        half: Half::Tune,
+    },
+    Package {
+        name: "fortunes",
+        version: "1:1.99.1-7.3",
+        dated: "before 2010, fortune-mod 1.99.1",
+        parts: &[("/games/fortunes/", GENERAL)],
+        half: Half::Tune,
+    },
+    Package {
+        name: "rust-doc",
+        version: "1.63.0+dfsg1-2",
+        dated: "2022-08-11, Rust 1.63.0",
+        parts: &[
+            ("/html/book/", HOW_TO),
+            ("/html/embedded-book/", HOW_TO),
+            ("/html/edition-guide/", HOW_TO),
+            ("/html/cargo/", HOW_TO),
+            ("/html/reference/", REFERENCE),
+            ("/html/rustc/", REFERENCE),
+        ],
+        half: Half::Test,
+    },
+    Package {
+        name: "maint-guide",
+        version: "1.2.53",
+        dated: "2022-10-08, its changelog",
+        parts: &[(".en.html", HOW_TO)],
+        half: Half::Test,
+    },
+    Package {
+        name: "debmake-doc",
+        version: "1.17-7",
+        dated: "2022-05-09, its changelog",
+        parts: &[(".en.html", HOW_TO)],
+        half: Half::Test,
+    },
+    Package {
+        name: "aptitude-doc-en",
+        version: "0.8.13-5",
+        dated: "2022-08-06, its changelog",
+        parts: &[("/html/", HOW_TO)],
+        half: Half::Test,
+    },
+    Package {
+        name: "sphinx-doc",
+        version: "5.3.0-4",
+        dated: "2022-10-16, Sphinx 5.3.0",
+        parts: &[("/html/", REFERENCE)],
+        half: Half::Test,
+    },
+    Package {
+        name: "python-werkzeug-doc",
+        version: "2.2.2-3+deb12u1",
+        dated: "2022-08-08, Werkzeug 2.2.2",
+        parts: &[("/html/", REFERENCE)],
+        half: Half::Test,
+    },
+    Package {
+        name: "sqlite3-doc",
+        version: "3.40.1-2+deb12u2",
+        dated: "each page names its day",
+        parts: &[("/sqlite3/", REFERENCE)],
+        half: Half::Test,
+    },
+    Package {
+        name: "r-cran-janeaustenr",
+        version: "1.0.0-1",
+        dated: "1811 to 1817, six novels",
+        parts: &[("Rdata.rdb", GENERAL)],
+        half: Half::Test,
+    },
 ];
 
 /// One document.
@@ -74,7 +181,9 @@ pub(crate) async fn unpack(work: &Path, name: &str, version: &str) -> Result<(Pa
     let deb = debs.join(format!("{name}_{}_all.deb", version.replace(':', "%3a")));
     if !deb.exists() {
         let what = format!("{name}={version}");
-        System.run(&Cmd::new("apt-get").args(["download", what.as_str()]).dir(&debs)).await?;
+        System
+            .run(&Cmd::new("apt-get").args(["download", what.as_str()]).dir(&debs))
+            .await?;
     }
     ensure!(deb.exists(), "`{}` was not downloaded", deb.display());
     let to = work.join("unpacked").join(name);
@@ -117,8 +226,16 @@ pub(crate) fn texts(package: &Package, from: &Path, work: &Path) -> Result<Vec<T
                 continue;
             }
             let half = if package.half == Half::Tune { "tune" } else { "test" };
-            let stem = file.strip_prefix(from).unwrap_or(&file).to_string_lossy().replace(['/', '%'], "_");
-            let path = work.join("text").join(half).join(register.name()).join(format!("{}-{stem}-{number}.md", package.name));
+            let stem = file
+                .strip_prefix(from)
+                .unwrap_or(&file)
+                .to_string_lossy()
+                .replace(['/', '%'], "_");
+            let path = work
+                .join("text")
+                .join(half)
+                .join(register.name())
+                .join(format!("{}-{stem}-{number}.md", package.name));
             files::write(&path, &text)?;
             out.push(Text {
                 register: *register,
@@ -137,14 +254,21 @@ pub(crate) fn texts(package: &Package, from: &Path, work: &Path) -> Result<Vec<T
 
 /// Returns whether a page of SQLite's says that it was changed last before the last day.
 fn is_old(html: &str) -> bool {
-    let Some(at) = html.find("last modified on") else { return false };
-    let day: String = html[at..].chars().skip_while(|c| !c.is_ascii_digit()).take(10).collect();
+    let Some(at) = html.find("last modified on") else {
+        return false;
+    };
+    let day: String = html[at..]
+        .chars()
+        .skip_while(|c| !c.is_ascii_digit())
+        .take(10)
+        .collect();
     day.len() == 10 && day.as_str() <= LAST_DAY
 }
 
 /// Elements whose content is not prose.
 const SKIPPED: [&str; 14] = [
-    "script", "style", "pre", "table", "nav", "header", "footer", "head", "title", "select", "button", "form", "svg", "math",
+    "script", "style", "pre", "table", "nav", "header", "footer", "head", "title", "select", "button", "form", "svg",
+    "math",
 ];
 const CODE: [&str; 5] = ["code", "tt", "kbd", "samp", "var"];
 
@@ -156,7 +280,11 @@ fn from_html(html: &str) -> String {
     let (mut skip, mut code) = (0_usize, 0_usize);
     let mut rest = html;
     let mut flush = |block: &mut String, mark: &Option<String>| {
-        let text = block.split_whitespace().collect::<Vec<_>>().join(" ").replace('\u{b6}', "");
+        let text = block
+            .split_whitespace()
+            .collect::<Vec<_>>()
+            .join(" ")
+            .replace('\u{b6}', "");
         let text = text.trim();
         let long = mark.as_deref() != Some("- ") || text.split(' ').count() >= 8;
         if let Some(mark) = mark
@@ -180,7 +308,12 @@ fn from_html(html: &str) -> String {
         let tag = &rest[1..close];
         rest = &rest[close + 1..];
         let ends = tag.starts_with('/');
-        let name = tag.trim_start_matches('/').split(|c: char| c.is_whitespace() || c == '/').next().unwrap_or_default().to_lowercase();
+        let name = tag
+            .trim_start_matches('/')
+            .split(|c: char| c.is_whitespace() || c == '/')
+            .next()
+            .unwrap_or_default()
+            .to_lowercase();
         if SKIPPED.contains(&name.as_str()) {
             if !tag.ends_with('/') {
                 skip = if ends { skip.saturating_sub(1) } else { skip + 1 };
@@ -217,7 +350,11 @@ fn escape(text: &str, code: bool) -> String {
     if code {
         return text.replace('`', "'");
     }
-    text.replace('\\', "\\\\").replace('*', "\\*").replace('<', "\\<").replace('`', "'").replace('[', "\\[")
+    text.replace('\\', "\\\\")
+        .replace('*', "\\*")
+        .replace('<', "\\<")
+        .replace('`', "'")
+        .replace('[', "\\[")
 }
 
 fn entities(text: &str) -> String {
@@ -303,7 +440,10 @@ pub(crate) async fn misspellings(work: &Path) -> Result<Vec<(String, String)>> {
     let (folder, _) = unpack(work, "lintian", "2.116.3+deb12u1").await?;
     let path = folder.join("usr/share/lintian/data/spelling/corrections");
     let text = std::fs::read_to_string(&path).with_context(|| format!("read `{}`", path.display()))?;
-    let pairs = text.lines().filter(|line| !line.starts_with('#')).filter_map(|line| line.split_once("||"));
+    let pairs = text
+        .lines()
+        .filter(|line| !line.starts_with('#'))
+        .filter_map(|line| line.split_once("||"));
     let words = |text: &str| text.chars().all(|c| c.is_ascii_lowercase());
     Ok(pairs
         .filter(|(wrong, right)| words(wrong) && words(right) && wrong.len() > 3)

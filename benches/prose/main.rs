@@ -47,7 +47,14 @@ async fn main() -> Result<()> {
         let own = corpus::texts(package, &folder, &work)?;
         let words: usize = own.iter().map(|text| text.words).sum();
         let half = if package.half == Half::Tune { "tune" } else { "test" };
-        rows.push(format!("| {} {} | {} | {half} | {} | {words} | {} |", package.name, package.version, package.dated, own.len(), digest.short()));
+        rows.push(format!(
+            "| {} {} | {} | {half} | {} | {words} | {} |",
+            package.name,
+            package.version,
+            package.dated,
+            own.len(),
+            digest.short()
+        ));
         texts.extend(own);
     }
     if has("--tune") {
@@ -60,7 +67,10 @@ async fn main() -> Result<()> {
     let folder = work.join("text/test");
     let checker = checker();
     let start = Instant::now();
-    let reports: Vec<Report> = test.iter().map(|text| checker.check(&text.path, text.text.as_bytes())).collect();
+    let reports: Vec<Report> = test
+        .iter()
+        .map(|text| checker.check(&text.path, text.text.as_bytes()))
+        .collect();
     let own = start.elapsed();
     let mut runs = HashMap::new();
     for tool in TOOLS {
@@ -95,12 +105,22 @@ fn tune(texts: &[Text]) {
         let own: Vec<_> = tune.iter().filter(|text| text.register == register).collect();
         say(&format!("\n[p90.{}]  # {} documents", register.name(), own.len()));
         let rates: Vec<_> = own.iter().map(|text| checker.rates(&text.path, &text.text)).collect();
-        for rule in Rules::built_in().all().iter().filter(|rule| rule.class == Class::Slop && rule.strength == Strength::Weak) {
-            let values = rates.iter().map(|rates| rates.get(&rule.id).copied().unwrap_or(0.0)).collect();
+        for rule in Rules::built_in()
+            .all()
+            .iter()
+            .filter(|rule| rule.class == Class::Slop && rule.strength == Strength::Weak)
+        {
+            let values = rates
+                .iter()
+                .map(|rates| rates.get(&rule.id).copied().unwrap_or(0.0))
+                .collect();
             say(&format!("{} = {:.1}", rule.id, p90(values)));
         }
     }
-    let reports: Vec<Report> = tune.iter().map(|text| checker.check(&text.path, text.text.as_bytes())).collect();
+    let reports: Vec<Report> = tune
+        .iter()
+        .map(|text| checker.check(&text.path, text.text.as_bytes()))
+        .collect();
     for gate in [5.0, 10.0, 15.0, 20.0, 30.0] {
         let over = reports.iter().filter(|report| report.score.per_1000 >= gate).count();
         say(&format!("# gate {gate}: {}", share(over, reports.len())));
@@ -111,11 +131,22 @@ fn tune(texts: &[Text]) {
 /// How often documents that people wrote are called padded.
 fn slop(test: &[&Text], reports: &[Report], other: Option<&Run>) {
     say("\n## Human documents that are called padded (test half; fewer is better; 95 % interval after Wilson)\n");
-    say("| register | a strong hit | a strong or medium hit | padding weighs 15 or more | slop-guard below 60 | slop-guard below 80 |\n|---|---|---|---|---|---|");
+    say(
+        "| register | a strong hit | a strong or medium hit | padding weighs 15 or more | slop-guard below 60 | slop-guard below 80 |\n|---|---|---|---|---|---|",
+    );
     for register in Register::ALL {
-        let own: Vec<_> = test.iter().zip(reports).filter(|(text, _)| text.register == register).collect();
+        let own: Vec<_> = test
+            .iter()
+            .zip(reports)
+            .filter(|(text, _)| text.register == register)
+            .collect();
         let with = |least: Strength| {
-            let hit = |report: &Report| report.findings.iter().any(|finding| finding.rule.class == Class::Slop && finding.rule.strength >= least);
+            let hit = |report: &Report| {
+                report
+                    .findings
+                    .iter()
+                    .any(|finding| finding.rule.class == Class::Slop && finding.rule.strength >= least)
+            };
             own.iter().filter(|(_, report)| hit(report)).count()
         };
         let gate = own.iter().filter(|(_, report)| report.score.per_1000 >= PADDED).count();
@@ -141,13 +172,22 @@ fn slop(test: &[&Text], reports: &[Report], other: Option<&Run>) {
 
 /// In how many human documents each rule finds something.
 fn rules(texts: &[&Text], reports: &[Report]) {
-    say("\n## Human documents in which a rule finds something\n\n| rule | how-to | reference | general |\n|---|---|---|---|");
+    say(
+        "\n## Human documents in which a rule finds something\n\n| rule | how-to | reference | general |\n|---|---|---|---|",
+    );
     for rule in Rules::built_in().all() {
         let cells: Vec<String> = Register::ALL
             .iter()
             .map(|register| {
-                let own: Vec<_> = texts.iter().zip(reports).filter(|(text, _)| text.register == *register).collect();
-                let hit = own.iter().filter(|(_, report)| report.findings.iter().any(|finding| finding.rule.id == rule.id)).count();
+                let own: Vec<_> = texts
+                    .iter()
+                    .zip(reports)
+                    .filter(|(text, _)| text.register == *register)
+                    .collect();
+                let hit = own
+                    .iter()
+                    .filter(|(_, report)| report.findings.iter().any(|finding| finding.rule.id == rule.id))
+                    .count();
                 share(hit, own.len())
             })
             .collect();
@@ -172,7 +212,11 @@ fn untouched(test: &[&Text], reports: &[Report], runs: &HashMap<&str, Run>, dump
         *all.entry(key).or_default().entry(tool.to_owned()).or_default() += 1;
     };
     for (text, report) in test.iter().zip(reports) {
-        for finding in report.findings.iter().filter(|finding| finding.rule.class == Class::Copyedit) {
+        for finding in report
+            .findings
+            .iter()
+            .filter(|finding| finding.rule.class == Class::Copyedit)
+        {
             let kind = finding.rule.id.as_str();
             let words = if kind == "unclosed" {
                 // The mark alone says nothing; its surroundings do.
@@ -206,7 +250,10 @@ fn untouched(test: &[&Text], reports: &[Report], runs: &HashMap<&str, Run>, dump
     let kinds: BTreeSet<&str> = all.keys().map(|(kind, _)| kind.as_str()).collect();
     for kind in kinds {
         for tool in ["labctl", "codespell", "typos", "vale", "proselint"] {
-            let own: Vec<_> = all.iter().filter(|((k, _), by)| k == kind && by.contains_key(tool)).collect();
+            let own: Vec<_> = all
+                .iter()
+                .filter(|((k, _), by)| k == kind && by.contains_key(tool))
+                .collect();
             if own.is_empty() {
                 continue;
             }
@@ -214,12 +261,24 @@ fn untouched(test: &[&Text], reports: &[Report], runs: &HashMap<&str, Run>, dump
             let label = |words: &str| labels.get(&(kind, words)).copied();
             let labelled: Vec<&str> = own.iter().filter_map(|((_, words), _)| label(words)).collect();
             let right = labelled.iter().filter(|label| **label == "right").count();
-            say(&format!("| {kind} | {tool} | {findings} | {} | {} | {} |", own.len(), labelled.len(), share(right, labelled.len())));
+            say(&format!(
+                "| {kind} | {tool} | {findings} | {} | {} | {} |",
+                own.len(),
+                labelled.len(),
+                share(right, labelled.len())
+            ));
         }
     }
     if let Some(vale) = runs.get("vale") {
-        let words = vale.found.values().flatten().filter(|said| said.rule == "Vale.Spelling").count();
-        say(&format!("\nVale.Spelling, which reports every word that it does not know, has {words} findings on the same text."));
+        let words = vale
+            .found
+            .values()
+            .flatten()
+            .filter(|said| said.rule == "Vale.Spelling")
+            .count();
+        say(&format!(
+            "\nVale.Spelling, which reports every word that it does not know, has {words} findings on the same text."
+        ));
     }
 }
 
@@ -231,7 +290,12 @@ struct Seed {
 }
 
 /// Puts errors of one kind into copies of the documents, a paragraph a line.
-fn plant(test: &[&Text], folder: &Path, numbers: &mut Numbers, spoil: &mut dyn FnMut(&str, &mut Numbers) -> Option<(String, String)>) -> Result<Vec<Seed>> {
+fn plant(
+    test: &[&Text],
+    folder: &Path,
+    numbers: &mut Numbers,
+    spoil: &mut dyn FnMut(&str, &mut Numbers) -> Option<(String, String)>,
+) -> Result<Vec<Seed>> {
     let mut seeds = Vec::new();
     for text in test.iter().filter(|text| text.register != Register::General) {
         let mut lines: Vec<String> = text.text.lines().map(str::to_owned).collect();
@@ -246,7 +310,11 @@ fn plant(test: &[&Text], folder: &Path, numbers: &mut Numbers, spoil: &mut dyn F
             if let Some((line, words)) = spoil(&lines[at], numbers) {
                 lines[at] = line;
                 used.insert(at);
-                seeds.push(Seed { file: file.clone(), line: at + 1, words });
+                seeds.push(Seed {
+                    file: file.clone(),
+                    line: at + 1,
+                    words,
+                });
             }
         }
         files::write(&file, lines.join("\n") + "\n")?;
@@ -302,14 +370,22 @@ async fn seeded(test: &[&Text], checker: &Checker, work: &Path) -> Result<()> {
     };
     let mut twice = |line: &str, numbers: &mut Numbers| {
         let (at, right) = word(line, numbers, &|word| word.len() >= 2)?;
-        Some((replaced(line, at, right.len(), &format!("{right} {right}")), right.to_owned()))
+        Some((
+            replaced(line, at, right.len(), &format!("{right} {right}")),
+            right.to_owned(),
+        ))
     };
     let mut article = |line: &str, numbers: &mut Numbers| {
         let (at, right) = word(line, numbers, &|word| word == "a" || word == "an")?;
         let wrong = if right == "a" { "an" } else { "a" };
-        let next = line[at + right.len()..].trim_start().split(' ').next().unwrap_or_default();
+        let next = line[at + right.len()..]
+            .trim_start()
+            .split(' ')
+            .next()
+            .unwrap_or_default();
         // Code has no sound, so nobody can tell.
-        next.starts_with(|c: char| c.is_ascii_alphabetic()).then(|| (replaced(line, at, right.len(), wrong), wrong.to_owned()))
+        next.starts_with(|c: char| c.is_ascii_alphabetic())
+            .then(|| (replaced(line, at, right.len(), wrong), wrong.to_owned()))
     };
     let mut bracket = |line: &str, _: &mut Numbers| {
         let (open, close) = (line.find('(')?, line.find(')')?);
@@ -317,9 +393,17 @@ async fn seeded(test: &[&Text], checker: &Checker, work: &Path) -> Result<()> {
     };
     type Spoil<'s> = &'s mut dyn FnMut(&str, &mut Numbers) -> Option<(String, String)>;
     let kinds: [(&str, &[&str], Spoil<'_>); 5] = [
-        ("misspellings that packagers met (lintian's list)", &["spelling"], &mut known),
+        (
+            "misspellings that packagers met (lintian's list)",
+            &["spelling"],
+            &mut known,
+        ),
         ("slips: letters swapped, dropped, doubled", &["spelling"], &mut slips),
-        ("doubled words", &["doubled-word", "Vale.Repetition", "lexical_illusions"], &mut twice),
+        (
+            "doubled words",
+            &["doubled-word", "Vale.Repetition", "lexical_illusions"],
+            &mut twice,
+        ),
         ("a for an, an for a", &["article"], &mut article),
         ("a closing bracket is gone", &["unclosed"], &mut bracket),
     ];
@@ -345,14 +429,25 @@ async fn seeded(test: &[&Text], checker: &Checker, work: &Path) -> Result<()> {
             let hit = |seed: &&Seed| {
                 found.get(&seed.file).is_some_and(|said| {
                     said.iter().any(|said| {
-                        let same = said.words.to_lowercase().contains(&seed.words) || seed.words.contains(&said.words.to_lowercase());
-                        said.line == seed.line && accepted.contains(&said.rule.as_str()) && (same || said.words.is_empty())
+                        let same = said.words.to_lowercase().contains(&seed.words)
+                            || seed.words.contains(&said.words.to_lowercase());
+                        said.line == seed.line
+                            && accepted.contains(&said.rule.as_str())
+                            && (same || said.words.is_empty())
                     })
                 })
             };
             let hits = seeds.iter().filter(hit).count();
-            let all = found.values().flatten().filter(|said| accepted.contains(&said.rule.as_str())).count();
-            say(&format!("| {name} | {tool} | {} | {} |", share(hits, seeds.len()), all.saturating_sub(hits)));
+            let all = found
+                .values()
+                .flatten()
+                .filter(|said| accepted.contains(&said.rule.as_str()))
+                .count();
+            say(&format!(
+                "| {name} | {tool} | {} | {} |",
+                share(hits, seeds.len()),
+                all.saturating_sub(hits)
+            ));
         };
         row("labctl", &own);
         for tool in ["codespell", "typos", "vale", "proselint"] {
@@ -375,8 +470,15 @@ async fn phrases(checker: &Checker, work: &Path) -> Result<()> {
         return Ok(());
     };
     let source = std::fs::read_to_string(Path::new(&folder).join("rules/sentence/slop_phrase.py"))?;
-    let list = source.split("_LITERAL = (").nth(1).and_then(|rest| rest.split("\n)").next()).unwrap_or_default();
-    let phrases: Vec<&str> = list.lines().filter_map(|line| line.trim().strip_prefix('"')?.strip_suffix("\",")).collect();
+    let list = source
+        .split("_LITERAL = (")
+        .nth(1)
+        .and_then(|rest| rest.split("\n)").next())
+        .unwrap_or_default();
+    let phrases: Vec<&str> = list
+        .lines()
+        .filter_map(|line| line.trim().strip_prefix('"')?.strip_suffix("\","))
+        .collect();
     let knows = |text: &str| {
         let report = checker.check(Path::new("a.md"), text.as_bytes());
         report.findings.iter().any(|finding| finding.rule.class == Class::Slop)
@@ -387,26 +489,49 @@ async fn phrases(checker: &Checker, work: &Path) -> Result<()> {
     };
     let ours = phrases.iter().filter(|phrase| knows(&sentence(phrase))).count();
     say("\n## Each tool on the other's phrases\n");
-    say(&format!("labctl finds {} of slop-guard's literal phrases.", share(ours, phrases.len())));
+    say(&format!(
+        "labctl finds {} of slop-guard's literal phrases.",
+        share(ours, phrases.len())
+    ));
     let place = work.join("examples");
     if place.exists() {
         std::fs::remove_dir_all(&place)?;
     }
-    let strong = |least: Strength| Rules::built_in().all().iter().filter(move |rule| rule.class == Class::Slop && rule.strength >= least);
+    let strong = |least: Strength| {
+        Rules::built_in()
+            .all()
+            .iter()
+            .filter(move |rule| rule.class == Class::Slop && rule.strength >= least)
+    };
     let mut count = 0;
     for bad in strong(Strength::Medium).flat_map(|rule| &rule.bad) {
         // Its score of a short text is of no use, so the example stands in a human paragraph.
         let filler = "The node asks the server for a list of all its pods and waits. When the list comes, it compares each name with what runs, and starts what is missing.";
-        files::write(&place.join(format!("{count}.md")), format!("{filler}\n\n{bad}\n\n{filler}\n"))?;
+        files::write(
+            &place.join(format!("{count}.md")),
+            format!("{filler}\n\n{bad}\n\n{filler}\n"),
+        )?;
         count += 1;
     }
     let base = "The node asks the server for a list of all its pods and waits. When the list comes, it compares each name with what runs, and starts what is missing.";
-    files::write(&place.join("base.md"), format!("{base}\n\nIt has three pods.\n\n{base}\n"))?;
+    files::write(
+        &place.join("base.md"),
+        format!("{base}\n\nIt has three pods.\n\n{base}\n"),
+    )?;
     if let Some(run) = tools::run("sg", &place, work).await? {
-        let score = |path: &Path| run.found.get(path).and_then(|said| said.first()?.words.parse::<u32>().ok());
+        let score = |path: &Path| {
+            run.found
+                .get(path)
+                .and_then(|said| said.first()?.words.parse::<u32>().ok())
+        };
         let base = score(&place.join("base.md")).unwrap_or(100);
-        let lower = (0..count).filter(|n| score(&place.join(format!("{n}.md"))).is_some_and(|score| score < base)).count();
-        say(&format!("slop-guard lowers its score for {} of labctl's own examples of padding.", share(lower, count)));
+        let lower = (0..count)
+            .filter(|n| score(&place.join(format!("{n}.md"))).is_some_and(|score| score < base))
+            .count();
+        say(&format!(
+            "slop-guard lowers its score for {} of labctl's own examples of padding.",
+            share(lower, count)
+        ));
     }
     Ok(())
 }
@@ -414,11 +539,17 @@ async fn phrases(checker: &Checker, work: &Path) -> Result<()> {
 #[expect(clippy::cast_precision_loss, reason = "sizes")]
 fn speed(test: &[&Text], own: Duration, runs: &HashMap<&str, Run>) {
     let bytes: usize = test.iter().map(|text| text.text.len()).sum();
-    say(&format!("\n## Time for the {:.1} MB of the test half (same run, one after the other)\n", bytes as f64 / 1e6));
+    say(&format!(
+        "\n## Time for the {:.1} MB of the test half (same run, one after the other)\n",
+        bytes as f64 / 1e6
+    ));
     say("| tool | seconds | MB/s |\n|---|---|---|");
     let row = |name: &str, took: Duration| {
         let seconds = took.as_secs_f64();
-        say(&format!("| {name} | {seconds:.2} | {:.1} |", bytes as f64 / 1e6 / seconds));
+        say(&format!(
+            "| {name} | {seconds:.2} | {:.1} |",
+            bytes as f64 / 1e6 / seconds
+        ));
     };
     row("labctl prose (all rules, one thread, without start)", own);
     for tool in TOOLS {

@@ -18,8 +18,16 @@ pub(crate) fn wilson(found: usize, all: usize) -> (f64, f64) {
 #[expect(clippy::cast_precision_loss, reason = "counts")]
 pub(crate) fn share(found: usize, all: usize) -> String {
     let (low, high) = wilson(found, all);
-    let p = if all == 0 { 0.0 } else { found as f64 * 100.0 / all as f64 };
-    format!("{found} of {all} = {p:.1} % ({:.1} to {:.1})", low * 100.0, high * 100.0)
+    let p = if all == 0 {
+        0.0
+    } else {
+        found as f64 * 100.0 / all as f64
+    };
+    format!(
+        "{found} of {all} = {p:.1} % ({:.1} to {:.1})",
+        low * 100.0,
+        high * 100.0
+    )
 }
 
 /// Returns the value that nine of ten stay at or below.

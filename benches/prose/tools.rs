@@ -44,10 +44,18 @@ pub(crate) async fn run(tool: &str, folder: &Path, work: &Path) -> Result<Option
         _ => "find . -name '*.md' -print0 | xargs -0 sg".to_owned(),
     };
     // A finding is no failure here.
-    let line = format!("cd '{}' && {{ {line} > '{}' 2>/dev/null || true; }}", folder.display(), out.display());
+    let line = format!(
+        "cd '{}' && {{ {line} > '{}' 2>/dev/null || true; }}",
+        folder.display(),
+        out.display()
+    );
     let start = Instant::now();
     System
-        .run(&Cmd::new("sh").args(["-c", line.as_str()]).limit(Duration::from_secs(1800)))
+        .run(
+            &Cmd::new("sh")
+                .args(["-c", line.as_str()])
+                .limit(Duration::from_secs(1800)),
+        )
         .await
         .with_context(|| format!("run {tool}"))?;
     let took = start.elapsed();
@@ -55,7 +63,10 @@ pub(crate) async fn run(tool: &str, folder: &Path, work: &Path) -> Result<Option
     let mut found: HashMap<PathBuf, Vec<Said>> = HashMap::new();
     for line in text.lines() {
         if let Some((path, said)) = parse(tool, line) {
-            let path = path.trim_start_matches("./").trim_start_matches(&format!("{}/", folder.display())).to_owned();
+            let path = path
+                .trim_start_matches("./")
+                .trim_start_matches(&format!("{}/", folder.display()))
+                .to_owned();
             found.entry(folder.join(path)).or_default().push(said);
         }
     }
@@ -90,7 +101,9 @@ fn parse<'l>(tool: &str, line: &'l str) -> Option<(&'l str, Said)> {
             }
             _ => {
                 let rule = rest.splitn(3, ':').nth(1)?.trim();
-                said(number, rule, rest.split('\'').nth(1).unwrap_or_default())
+                // `There's a lexical illusion in 'the the' - a phrase is repeated.`
+                let words = rest.split(" in '").nth(1).unwrap_or_default();
+                said(number, rule, words.split('\'').next().unwrap_or_default())
             }
         },
     ))

@@ -239,7 +239,11 @@ impl Check {
             let files = tree::files(&self.paths, checker.config())?;
             tree::check(&checker, &files)?
         };
-        let format = if global.json && self.format == Format::Human { Format::Json } else { self.format };
+        let format = if global.json && self.format == Format::Human {
+            Format::Json
+        } else {
+            self.format
+        };
         match format {
             Format::Human => print(&show::human(&reports, styles()))?,
             Format::Json => print(&format!("{}\n", show::json(&reports)))?,
@@ -266,7 +270,9 @@ async fn staged(checker: &Checker) -> Result<Vec<Report>> {
             continue;
         }
         // A submodule is staged too, and is no file.
-        let Ok(bytes) = std::fs::read(dir.path().join(&name)) else { continue };
+        let Ok(bytes) = std::fs::read(dir.path().join(&name)) else {
+            continue;
+        };
         let mut report = checker.check(&path, &bytes);
         report.path = name;
         reports.push(report);
@@ -298,7 +304,11 @@ impl Fix {
             for change in &changes {
                 let word = if self.check { "would mend" } else { "mended" };
                 let places = if change.places == 1 { "place" } else { "places" };
-                print(&format!("{word} {}: {} {places}\n", change.path.display(), change.places))?;
+                print(&format!(
+                    "{word} {}: {} {places}\n",
+                    change.path.display(),
+                    change.places
+                ))?;
             }
             let text = if changes.is_empty() { "nothing to mend" } else { "" };
             if !text.is_empty() {

@@ -199,8 +199,11 @@ pub fn replace(path: &Path, contents: &[u8]) -> Result<()> {
     };
     attempt().map_err(|error| match error.kind() {
         io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => anyhow::Error::new(error).context(
-            Diagnosis::new(Code::NotWritable, format!("replace `{}`: it cannot be written", path.display()))
-                .hint("it is as it was; chmod u+w makes it writable where it is yours"),
+            Diagnosis::new(
+                Code::NotWritable,
+                format!("replace `{}`: it cannot be written", path.display()),
+            )
+            .hint("it is as it was; chmod u+w makes it writable where it is yours"),
         ),
         _ => explain(error, "replace", path),
     })

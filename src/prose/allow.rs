@@ -45,7 +45,9 @@ pub(super) fn read(document: &Document<'_>) -> Vec<Allow> {
             let at = comment.start + start..comment.start + from;
             let at = at.start..at.start + document.text[at.clone()].trim_end().len();
             // A document that explains the form quotes it; a comment that uses it begins with it.
-            let leads = body[..start].trim_start_matches(['<', '!', '-', '/', '#', '*', ' ', '\t', '\r', '\n']).is_empty()
+            let leads = body[..start]
+                .trim_start_matches(['<', '!', '-', '/', '#', '*', ' ', '\t', '\r', '\n'])
+                .is_empty()
                 || !document.language.is_markdown() && starts_line(body, start);
             if leads {
                 while document.parts.get(parts).is_some_and(|part| part.end <= comment.start) {
@@ -133,7 +135,8 @@ pub(super) fn apply(
         let mut taken = false;
         for (allow, used) in allows.iter().zip(&mut used) {
             let names = allow.rules.contains(&finding.rule.id);
-            let covers = allow.scope.start <= finding.span.start && finding.span.start < allow.scope.end.max(allow.scope.start + 1);
+            let covers = allow.scope.start <= finding.span.start
+                && finding.span.start < allow.scope.end.max(allow.scope.start + 1);
             if names && covers && allow.malformed.is_none() && !allow.reason.is_empty() {
                 used.push(finding.rule.id.clone());
                 taken = true;
@@ -158,7 +161,10 @@ pub(super) fn apply(
             continue;
         }
         if allow.reason.is_empty() {
-            say("allow-form", "this exception gives no reason, so it has no effect".to_owned());
+            say(
+                "allow-form",
+                "this exception gives no reason, so it has no effect".to_owned(),
+            );
         }
         for name in &allow.rules {
             if rules.find(name).is_none() {

@@ -155,7 +155,10 @@ impl Config {
                     .hint("--config names another file; without one the defaults hold"),
             )
         })?;
-        let root = file.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        let root = file
+            .parent()
+            .filter(|dir| !dir.as_os_str().is_empty())
+            .unwrap_or(Path::new("."));
         Self::parse(&text, root).map_err(|wrong| {
             let before = wrong.at.and_then(|at| text.get(..at.start)).unwrap_or_default();
             let line = before.matches('\n').count() + 1;
@@ -271,20 +274,30 @@ mod tests {
         );
         assert_eq!(
             wrong("off = ['speling']"),
-            ("unknown rule `speling`; did you mean `spelling`?".into(), "'speling'".into())
+            (
+                "unknown rule `speling`; did you mean `spelling`?".into(),
+                "'speling'".into()
+            )
         );
         assert_eq!(
             wrong("[registers]\nhow-too = ['a']").0,
             "unknown register `how-too`; did you mean `how-to`?"
         );
         assert!(wrong("exclude = ['[z-a]']").0.contains("z-a"));
-        assert!(wrong("[[rule]]\nid = 'x'\nclass = 'slop'\nstrength = 'weak'\nmessage = ''\nwhy = ''\ninstead = ''").0.contains("patterns"));
+        assert!(
+            wrong("[[rule]]\nid = 'x'\nclass = 'slop'\nstrength = 'weak'\nmessage = ''\nwhy = ''\ninstead = ''")
+                .0
+                .contains("patterns")
+        );
     }
 
     #[test]
     fn globs_are_gitignores() {
-        let config = Config::parse("exclude = ['*.snap', '/assets/go', 'docs/**/old.md']\nchapters = ['labs/[0-9]*/README.md']", Path::new("/p"))
-            .expect("good");
+        let config = Config::parse(
+            "exclude = ['*.snap', '/assets/go', 'docs/**/old.md']\nchapters = ['labs/[0-9]*/README.md']",
+            Path::new("/p"),
+        )
+        .expect("good");
         for inside in ["a.snap", "x/y.snap", "assets/go/main.go", "docs/a/b/old.md"] {
             assert!(config.exclude.has(Path::new(inside)), "{inside}");
         }

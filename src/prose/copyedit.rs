@@ -42,13 +42,15 @@ pub(super) fn look(look: &mut Look<'_, '_>, rooms: &Rooms<'_>) {
 }
 
 /// Words that are said twice on purpose.
-const TWICE: [&str; 17] = [
-    "that", "had", "long", "bye", "blah", "ha", "no", "so", "very", "now", "there", "again", "yada", "tut", "knock", "hear",
-    "same",
+const TWICE: [&str; 18] = [
+    "that", "had", "long", "bye", "blah", "ha", "no", "so", "very", "now", "there", "again", "yada", "tut", "knock",
+    "hear", "same", "etc",
 ];
 
 /// Words that are no names, so that they are doubled by accident also where both are capitalised.
-const SMALL: [&str; 12] = ["the", "an", "and", "in", "is", "it", "of", "on", "or", "this", "to", "with"];
+const SMALL: [&str; 12] = [
+    "the", "an", "and", "in", "is", "it", "of", "on", "or", "this", "to", "with",
+];
 
 /// Finds a word that stands twice in a row.
 fn doubled(look: &mut Look<'_, '_>, block: &Block) {

@@ -1,5 +1,6 @@
 //! What was found: the rule, the words and their place, why it matters, and what to do instead.
 
+use std::fmt::Write as _;
 use std::ops::Range;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -74,7 +75,10 @@ impl Said {
 
     /// Offers a change.
     pub(super) fn fix(mut self, span: Range<usize>, with: impl Into<String>) -> Self {
-        self.fix = Some(Fix { span, with: with.into() });
+        self.fix = Some(Fix {
+            span,
+            with: with.into(),
+        });
         self
     }
 }
@@ -107,7 +111,8 @@ impl<'d> Sink<'d> {
     pub(super) fn finish(mut self) -> Vec<Finding> {
         self.found
             .sort_by(|a, b| (a.span.start, a.span.end, &a.rule.id).cmp(&(b.span.start, b.span.end, &b.rule.id)));
-        self.found.dedup_by(|a, b| a.rule.id == b.rule.id && a.span == b.span && a.message == b.message);
+        self.found
+            .dedup_by(|a, b| a.rule.id == b.rule.id && a.span == b.span && a.message == b.message);
         self.found
     }
 }
@@ -124,8 +129,10 @@ fn one_line(words: &str) -> String {
             '\n' => out.push(' '),
             '\r' => {}
             // What turns the direction of a terminal, or is not seen on it, is shown by its number.
-            c if c.is_control() || matches!(c, '\u{200b}'..='\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2060}'..='\u{2069}' | '\u{feff}') => {
-                out.push_str(&format!("\\u{{{:x}}}", u32::from(c)));
+            c if c.is_control()
+                || matches!(c, '\u{200b}'..='\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2060}'..='\u{2069}' | '\u{feff}') =>
+            {
+                _ = write!(out, "\\u{{{:x}}}", u32::from(c));
             }
             c => out.push(c),
         }

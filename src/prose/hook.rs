@@ -24,10 +24,15 @@ fn script() -> String {
 async fn place(exec: &dyn Exec, dir: &Path) -> Result<PathBuf> {
     let cmd = Cmd::new("git").args(["rev-parse", "--git-path", "hooks"]).dir(dir);
     let output = exec.run(&cmd).await.diagnose(|| {
-        Diagnosis::new(Code::Arguments, format!("`{}` is not in a git repository", dir.display()))
-            .hint("run it in a repository, or make one with `git init`")
+        Diagnosis::new(
+            Code::Arguments,
+            format!("`{}` is not in a git repository", dir.display()),
+        )
+        .hint("run it in a repository, or make one with `git init`")
     })?;
-    Ok(dir.join(output.stdout.trim_end_matches(['\n', '\r'])).join("pre-commit"))
+    Ok(dir
+        .join(output.stdout.trim_end_matches(['\n', '\r']))
+        .join("pre-commit"))
 }
 
 /// What there was to do.
@@ -90,18 +95,34 @@ fn foreign(path: &Path) -> Diagnosis {
 pub async fn staged(exec: &dyn Exec, dir: &Path, to: &Path) -> Result<(PathBuf, Vec<PathBuf>)> {
     let git = |args: &[&str]| Cmd::new("git").args(args).dir(dir);
     let top = exec.run(&git(&["rev-parse", "--show-toplevel"])).await.diagnose(|| {
-        Diagnosis::new(Code::Arguments, format!("`{}` is not in a git repository", dir.display()))
-            .hint("--staged needs one; without it the files on disk are looked at")
+        Diagnosis::new(
+            Code::Arguments,
+            format!("`{}` is not in a git repository", dir.display()),
+        )
+        .hint("--staged needs one; without it the files on disk are looked at")
     })?;
     let top = PathBuf::from(top.stdout.trim_end_matches(['\n', '\r']));
-    let list = ["diff", "--cached", "--name-only", "-z", "--no-renames", "--diff-filter=ACM"];
+    let list = [
+        "diff",
+        "--cached",
+        "--name-only",
+        "-z",
+        "--no-renames",
+        "--diff-filter=ACM",
+    ];
     let names = exec.run(&Cmd::new("git").args(list).dir(&top)).await?.stdout;
-    let names: Vec<&str> = names.split('\0').map(|name| name.trim_matches('\n')).filter(|name| !name.is_empty()).collect();
+    let names: Vec<&str> = names
+        .split('\0')
+        .map(|name| name.trim_matches('\n'))
+        .filter(|name| !name.is_empty())
+        .collect();
     if names.is_empty() {
         return Ok((top, Vec::new()));
     }
     let prefix = format!("--prefix={}/", to.display());
-    let cmd = Cmd::new("git").args(["checkout-index", "-q", "-z", "--stdin", &prefix]).dir(&top);
+    let cmd = Cmd::new("git")
+        .args(["checkout-index", "-q", "-z", "--stdin", &prefix])
+        .dir(&top);
     exec.run(&cmd.stdin(names.join("\0") + "\0")).await?;
     Ok((top, names.into_iter().map(PathBuf::from).collect()))
 }

@@ -60,7 +60,9 @@ fn receive(input: &mut dyn BufRead) -> Result<Option<Vec<u8>>> {
     loop {
         let mut line = Vec::new();
         // A header is short; a stream without line ends is not one.
-        let read = std::io::Read::take(&mut *input, 8192).read_until(b'\n', &mut line).context("read a header")?;
+        let read = std::io::Read::take(&mut *input, 8192)
+            .read_until(b'\n', &mut line)
+            .context("read a header")?;
         if read == 0 {
             ensure!(length.is_none(), "the stream ended within a message's headers");
             return Ok(None);
@@ -79,7 +81,12 @@ fn receive(input: &mut dyn BufRead) -> Result<Option<Vec<u8>>> {
         if let Some((name, value)) = line.split_once(':')
             && name.eq_ignore_ascii_case("content-length")
         {
-            length = Some(value.trim().parse().with_context(|| format!("read the length `{}`", value.trim()))?);
+            length = Some(
+                value
+                    .trim()
+                    .parse()
+                    .with_context(|| format!("read the length `{}`", value.trim()))?,
+            );
         }
     }
 }
@@ -146,7 +153,9 @@ impl Server<'_> {
     }
 
     fn initialize(&mut self, id: &Value, params: &Value) -> Result<()> {
-        let folder = params["workspaceFolders"][0]["uri"].as_str().or(params["rootUri"].as_str());
+        let folder = params["workspaceFolders"][0]["uri"]
+            .as_str()
+            .or(params["rootUri"].as_str());
         match (self.make)(folder.and_then(path_of)) {
             Ok(checker) => self.checker = Some(checker),
             Err(error) => return self.refuse(id, code::INVALID, &format!("{error:#}")),
@@ -166,21 +175,31 @@ impl Server<'_> {
 
     fn notified(&mut self, method: &str, params: &Value) -> Result<()> {
         let document = &params["textDocument"];
-        let Some(uri) = document["uri"].as_str() else { return Ok(()) };
+        let Some(uri) = document["uri"].as_str() else {
+            return Ok(());
+        };
         let text = match method {
             "textDocument/didOpen" => document["text"].as_str(),
             // Of several whole texts, the last one holds.
-            "textDocument/didChange" => params["contentChanges"].as_array().and_then(|all| all.last()?["text"].as_str()),
+            "textDocument/didChange" => params["contentChanges"]
+                .as_array()
+                .and_then(|all| all.last()?["text"].as_str()),
             "textDocument/didClose" => {
                 self.open.remove(uri);
                 return self.publish(uri, &Value::Null, &[]);
             }
             _ => return Ok(()),
         };
-        let (Some(text), Some(path)) = (text, path_of(uri)) else { return Ok(()) };
+        let (Some(text), Some(path)) = (text, path_of(uri)) else {
+            return Ok(());
+        };
         let Some(checker) = &self.checker else { return Ok(()) };
         let excluded = checker.config().exclude.has(&checker.config().relative(&path));
-        let findings = if excluded { Vec::new() } else { checker.check(&path, text.as_bytes()).findings };
+        let findings = if excluded {
+            Vec::new()
+        } else {
+            checker.check(&path, text.as_bytes()).findings
+        };
         let diagnostics: Vec<Value> = {
             let lines = Lines::new(text);
             findings.iter().map(|finding| diagnostic(&lines, finding)).collect()
@@ -211,16 +230,27 @@ impl Server<'_> {
             return json!([]);
         };
         let lines = Lines::new(&open.text);
-        let (start, end) = (lines.offset(&params["range"]["start"]), lines.offset(&params["range"]["end"]));
-        let only: Option<Vec<&str>> = params["context"]["only"].as_array().map(|kinds| kinds.iter().filter_map(Value::as_str).collect());
+        let (start, end) = (
+            lines.offset(&params["range"]["start"]),
+            lines.offset(&params["range"]["end"]),
+        );
+        let only: Option<Vec<&str>> = params["context"]["only"]
+            .as_array()
+            .map(|kinds| kinds.iter().filter_map(Value::as_str).collect());
         let wants = |kind: &str| {
             only.as_ref().is_none_or(|only| {
-                only.iter().any(|wanted| kind == *wanted || kind.strip_prefix(wanted).is_some_and(|rest| rest.starts_with('.')))
+                only.iter().any(|wanted| {
+                    kind == *wanted || kind.strip_prefix(wanted).is_some_and(|rest| rest.starts_with('.'))
+                })
             })
         };
         let mut out = Vec::new();
         if wants("quickfix") {
-            for finding in open.findings.iter().filter(|finding| finding.span.start <= end && finding.span.end >= start) {
+            for finding in open
+                .findings
+                .iter()
+                .filter(|finding| finding.span.start <= end && finding.span.end >= start)
+            {
                 let Some(fix) = &finding.fix else { continue };
                 out.push(json!({
                     "title": title(finding, fix),
@@ -285,7 +315,11 @@ struct Lines<'t> {
 
 impl<'t> Lines<'t> {
     fn new(text: &'t str) -> Self {
-        let ends = text.bytes().enumerate().filter(|(_, byte)| *byte == b'\n').map(|(at, _)| at + 1);
+        let ends = text
+            .bytes()
+            .enumerate()
+            .filter(|(_, byte)| *byte == b'\n')
+            .map(|(at, _)| at + 1);
         Self {
             text,
             starts: std::iter::once(0).chain(ends).collect(),
@@ -299,8 +333,15 @@ impl<'t> Lines<'t> {
     }
 
     fn offset(&self, position: &Value) -> usize {
-        let at = |name: &str| position[name].as_u64().and_then(|n| usize::try_from(n).ok()).unwrap_or(0);
-        let Some(start) = self.starts.get(at("line")) else { return self.text.len() };
+        let at = |name: &str| {
+            position[name]
+                .as_u64()
+                .and_then(|n| usize::try_from(n).ok())
+                .unwrap_or(0)
+        };
+        let Some(start) = self.starts.get(at("line")) else {
+            return self.text.len();
+        };
         let end = self.starts.get(at("line") + 1).copied().unwrap_or(self.text.len());
         let mut units = at("character");
         for (index, c) in self.text[*start..end].char_indices() {

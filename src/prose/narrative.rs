@@ -18,18 +18,19 @@ const PASSIVE: (f64, usize) = (0.40, 20);
 
 /// Verbs with which a sentence tells the reader to do something.
 const DO: [&str; 50] = [
-    "add", "apply", "ask", "break", "build", "change", "check", "compare", "copy", "count", "create", "delete", "edit", "fill", "find",
-    "follow", "give", "go", "guess", "install", "kill", "list", "look", "make", "move", "open", "press", "print", "put", "read",
-    "remove", "render", "repair", "repeat", "replace", "restart", "rollback", "run", "save", "scale", "see", "send", "set", "start",
-    "stop", "take", "try", "type", "watch", "write",
+    "add", "apply", "ask", "break", "build", "change", "check", "compare", "copy", "count", "create", "delete", "edit",
+    "fill", "find", "follow", "give", "go", "guess", "install", "kill", "list", "look", "make", "move", "open",
+    "press", "print", "put", "read", "remove", "render", "repair", "repeat", "replace", "restart", "rollback", "run",
+    "save", "scale", "see", "send", "set", "start", "stop", "take", "try", "type", "watch", "write",
 ];
 
 /// Words of a sentence that tells what is to be seen.
 const SEEN: [&str; 62] = [
-    "answers", "appear", "appears", "asks", "become", "becomes", "below", "beside", "match", "column", "comes", "counts", "ends", "error", "exits", "fail", "failed",
-    "fails", "find", "finds", "get", "gets", "gives", "gone", "goes", "holds", "kept", "line", "lines", "list", "lists", "look",
-    "message", "named", "names", "now", "output", "prints", "printed", "read", "refused", "refuses", "remember", "result", "return", "returns", "row", "said",
-    "say", "says", "see", "seen", "show", "shown", "shows", "stands", "still", "tells", "turns", "watch", "writes", "you'll",
+    "answers", "appear", "appears", "asks", "become", "becomes", "below", "beside", "match", "column", "comes",
+    "counts", "ends", "error", "exits", "fail", "failed", "fails", "find", "finds", "get", "gets", "gives", "gone",
+    "goes", "holds", "kept", "line", "lines", "list", "lists", "look", "message", "named", "names", "now", "output",
+    "prints", "printed", "read", "refused", "refuses", "remember", "result", "return", "returns", "row", "said", "say",
+    "says", "see", "seen", "show", "shown", "shows", "stands", "still", "tells", "turns", "watch", "writes", "you'll",
 ];
 
 /// A part of a chapter below one heading of the second level.
@@ -43,9 +44,17 @@ struct Section<'a> {
 impl Section<'_> {
     /// Returns whether the section only frames the chapter: its aim, or what lies behind it.
     fn frames(&self) -> bool {
-        ["will work", "check yourself", "production", "read more", "further", "sources", "what you need"]
-            .iter()
-            .any(|words| self.title.contains(words))
+        [
+            "will work",
+            "check yourself",
+            "production",
+            "read more",
+            "further",
+            "sources",
+            "what you need",
+        ]
+        .iter()
+        .any(|words| self.title.contains(words))
     }
 }
 
@@ -53,10 +62,15 @@ impl Section<'_> {
 pub(super) fn look(look: &mut Look<'_, '_>) {
     let document = look.document;
     let Some(chapter) = look.chapter else { return };
-    let title = document.headings.first().map_or(0..0, |heading| trimmed(document.text, &heading.source));
+    let title = document
+        .headings
+        .first()
+        .map_or(0..0, |heading| trimmed(document.text, &heading.source));
     let sections = sections(document);
 
-    let first_section = sections.first().map_or(usize::MAX, |section| section.heading.source.start);
+    let first_section = sections
+        .first()
+        .map_or(usize::MAX, |section| section.heading.source.start);
     if chapter.number > 1 && look.runs("chapter-opening") {
         let names_it = document
             .blocks
@@ -64,7 +78,10 @@ pub(super) fn look(look: &mut Look<'_, '_>) {
             .filter(|block| block.start() < first_section)
             .any(|block| names_chapter(block, chapter.number - 1));
         if !names_it {
-            let text = format!("the opening does not name chapter {:02}, whose state this one begins with", chapter.number - 1);
+            let text = format!(
+                "the opening does not name chapter {:02}, whose state this one begins with",
+                chapter.number - 1
+            );
             look.add("chapter-opening", title.clone(), Said::message(text));
         }
     }
@@ -74,9 +91,12 @@ pub(super) fn look(look: &mut Look<'_, '_>) {
         let squeeze = |text: &str| text.split_whitespace().collect::<Vec<_>>().join(" ");
         let quoted = || document.blocks.iter().filter(|block| block.quoted);
         // Inline code is opaque in a block, so its source is compared.
-        let says = |block: &&Block| squeeze(&document.text[block.start()..block.end()]).replace("> ", "") == squeeze(works);
+        let says =
+            |block: &&Block| squeeze(&document.text[block.start()..block.end()]).replace("> ", "") == squeeze(works);
         if !quoted().any(|block| says(&block)) {
-            let at = quoted().next().map_or(title.clone(), |block| block.start()..block.end());
+            let at = quoted()
+                .next()
+                .map_or(title.clone(), |block| block.start()..block.end());
             let said = Said::message("the chapter does not quote its criterion word for word")
                 .instead(format!("quote `works_after` of chapter.yaml: > {}", squeeze(works)));
             look.add("chapter-criterion", at, said);
@@ -84,13 +104,24 @@ pub(super) fn look(look: &mut Look<'_, '_>) {
     }
     if look.runs("chapter-command") {
         let command = format!("labctl chapter {:02} verify", chapter.number);
-        if !document.fences.iter().any(|fence| fence.lines.iter().any(|(line, _)| line.contains(&command))) {
-            look.add("chapter-command", title.clone(), Said::message(format!("no code block shows `{command}`")));
+        if !document
+            .fences
+            .iter()
+            .any(|fence| fence.lines.iter().any(|(line, _)| line.contains(&command)))
+        {
+            look.add(
+                "chapter-command",
+                title.clone(),
+                Said::message(format!("no code block shows `{command}`")),
+            );
         }
     }
     if look.runs("no-failure") {
         let breaks = ["break", "fail", "wrong"];
-        if !sections.iter().any(|section| breaks.iter().any(|word| section.title.contains(word))) {
+        if !sections
+            .iter()
+            .any(|section| breaks.iter().any(|word| section.title.contains(word)))
+        {
             look.add("no-failure", title.clone(), Said::default());
         }
     }
@@ -99,7 +130,11 @@ pub(super) fn look(look: &mut Look<'_, '_>) {
     }
     for heading in &document.headings {
         if look.runs("question-heading") && heading.text.trim_end().ends_with('?') {
-            look.add("question-heading", trimmed(document.text, &heading.source), Said::default());
+            look.add(
+                "question-heading",
+                trimmed(document.text, &heading.source),
+                Said::default(),
+            );
         }
     }
     if look.runs("closing-question")
@@ -110,7 +145,11 @@ pub(super) fn look(look: &mut Look<'_, '_>) {
     }
     let words = document.text.split_whitespace().count();
     if look.runs("chapter-length") && !LENGTH.contains(&words) {
-        look.add("chapter-length", title.clone(), Said::message(format!("the chapter has {words} words")));
+        look.add(
+            "chapter-length",
+            title.clone(),
+            Said::message(format!("the chapter has {words} words")),
+        );
     }
     passive(look, &title);
 }
@@ -131,7 +170,11 @@ fn sections<'a>(document: &'a super::span::Document<'_>) -> Vec<Section<'a>> {
         out.push(Section {
             heading,
             blocks: document.blocks.iter().filter(|block| inside(block.start())).collect(),
-            fences: document.fences.iter().filter(|fence| inside(fence.source.start)).collect(),
+            fences: document
+                .fences
+                .iter()
+                .filter(|fence| inside(fence.source.start))
+                .collect(),
             title: heading.text.to_lowercase(),
         });
     }
@@ -154,9 +197,12 @@ fn one(look: &mut Look<'_, '_>, section: &Section<'_>) {
     }
     if look.runs("section-observation")
         && !section.frames()
-        && let Some(last) = shell().last()
+        && let Some(last) = shell().next_back()
     {
-        let shown = section.fences.iter().any(|fence| !fence.is_shell() && fence.source.start > last.source.start);
+        let shown = section
+            .fences
+            .iter()
+            .any(|fence| !fence.is_shell() && fence.source.start > last.source.start);
         let told = section.blocks.iter().any(|block| {
             let behind = block.start() > last.source.start;
             // A question before the command that it answers is an observation announced.
@@ -172,7 +218,11 @@ fn one(look: &mut Look<'_, '_>, section: &Section<'_>) {
             let count = commands(fence).len();
             if count > COMMANDS {
                 let at = trimmed(document.text, &fence.source);
-                look.add("step-length", at, Said::message(format!("one block holds {count} commands")));
+                look.add(
+                    "step-length",
+                    at,
+                    Said::message(format!("one block holds {count} commands")),
+                );
             }
         }
         let mut words = 0;
@@ -195,7 +245,10 @@ fn one(look: &mut Look<'_, '_>, section: &Section<'_>) {
 fn tells(block: &Block) -> bool {
     block.kind != Kind::Heading
         && block.sentences.iter().any(|sentence| {
-            let skip = usize::from(matches!(block.token_lower(sentence.start), "now" | "then" | "in" | "first" | "next"));
+            let skip = usize::from(matches!(
+                block.token_lower(sentence.start),
+                "now" | "then" | "in" | "first" | "next"
+            ));
             let mut at = sentence.start;
             if skip > 0 {
                 // `Now ask ..`, `In a second terminal, run ..`.
@@ -207,7 +260,10 @@ fn tells(block: &Block) -> bool {
             orders
                 || (sentence.start..sentence.end).any(|at| {
                     matches!(block.token_lower(at), "," | "then" | "and")
-                        && matches!(block.token_lower(at + 1), "open" | "run" | "find" | "try" | "read" | "look" | "watch")
+                        && matches!(
+                            block.token_lower(at + 1),
+                            "open" | "run" | "find" | "try" | "read" | "look" | "watch"
+                        )
                 })
         })
 }
@@ -220,9 +276,9 @@ fn names_chapter(block: &Block, number: u32) -> bool {
 
 /// Past participles that do not end with `ed`.
 const IRREGULAR: [&str; 32] = [
-    "built", "bought", "brought", "caught", "chosen", "done", "drawn", "driven", "found", "given", "gone", "held", "kept", "known", "left",
-    "lost", "made", "meant", "put", "read", "run", "seen", "sent", "set", "shown", "spent", "spoken", "taken", "told", "thrown", "worn",
-    "written",
+    "built", "bought", "brought", "caught", "chosen", "done", "drawn", "driven", "found", "given", "gone", "held",
+    "kept", "known", "left", "lost", "made", "meant", "put", "read", "run", "seen", "sent", "set", "shown", "spent",
+    "spoken", "taken", "told", "thrown", "worn", "written",
 ];
 
 fn passive(look: &mut Look<'_, '_>, title: &Range<usize>) {
@@ -230,16 +286,29 @@ fn passive(look: &mut Look<'_, '_>, title: &Range<usize>) {
         return;
     }
     let (mut all, mut passive) = (0_usize, 0_usize);
-    for block in look.document.blocks.iter().filter(|block| block.kind != Kind::Heading && !block.quoted) {
+    for block in look
+        .document
+        .blocks
+        .iter()
+        .filter(|block| block.kind != Kind::Heading && !block.quoted)
+    {
         for sentence in &block.sentences {
             all += 1;
             let hides = (sentence.start..sentence.end).any(|at| {
-                let be = matches!(block.token_lower(at), "is" | "are" | "was" | "were" | "be" | "been" | "being");
+                let be = matches!(
+                    block.token_lower(at),
+                    "is" | "are" | "was" | "were" | "be" | "been" | "being"
+                );
                 let participle = |at: usize| {
                     let word = block.token_lower(at);
                     (word.len() > 4 && word.ends_with("ed") && !word.ends_with("eed")) || IRREGULAR.contains(&word)
                 };
-                let next = at + 1 + usize::from(matches!(block.token_lower(at + 1), "not" | "also" | "then" | "only" | "often"));
+                let next = at
+                    + 1
+                    + usize::from(matches!(
+                        block.token_lower(at + 1),
+                        "not" | "also" | "then" | "only" | "often"
+                    ));
                 be && next < sentence.end && participle(next)
             });
             passive += usize::from(hides);

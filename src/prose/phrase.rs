@@ -129,11 +129,17 @@ impl Phrases {
 
 /// Returns whether a token opens a quotation or a bracket.
 fn opens(block: &Block, at: usize) -> bool {
-    matches!(block.token(at), "\"" | "\u{201c}" | "(" | "\u{2018}" | "'" | "*" | "-" | "\u{2022}")
+    matches!(
+        block.token(at),
+        "\"" | "\u{201c}" | "(" | "\u{2018}" | "'" | "*" | "-" | "\u{2022}"
+    )
 }
 
 fn starts_at(block: &Block, at: usize) -> bool {
-    block.sentences.binary_search_by_key(&at, |sentence| sentence.start).is_ok()
+    block
+        .sentences
+        .binary_search_by_key(&at, |sentence| sentence.start)
+        .is_ok()
 }
 
 /// Returns a word with a typewriter's apostrophe.
@@ -150,7 +156,12 @@ fn matches(block: &Block, parts: &[Part], at: usize) -> Option<usize> {
     let Some((part, rest)) = parts.split_first() else {
         return Some(at);
     };
-    let is_word = |at: usize| block.tokens.get(at).is_some_and(|token| token.word || block.token(at).starts_with(OPAQUE));
+    let is_word = |at: usize| {
+        block
+            .tokens
+            .get(at)
+            .is_some_and(|token| token.word || block.token(at).starts_with(OPAQUE))
+    };
     match part {
         Part::Start => None,
         Part::End => (at == block.tokens.len()).then_some(at),
@@ -162,8 +173,7 @@ fn matches(block: &Block, parts: &[Part], at: usize) -> Option<usize> {
             taken.or_else(|| optional.then(|| matches(block, rest, at)).flatten())
         }
         Part::Gap => {
-            let mut end = at;
-            for _ in 0..=GAP {
+            for end in at..=at + GAP {
                 if let Some(found) = matches(block, rest, end) {
                     return Some(found);
                 }
@@ -171,7 +181,6 @@ fn matches(block: &Block, parts: &[Part], at: usize) -> Option<usize> {
                 if !is_word(end) && !matches!(token, "," | "'" | "\"" | "/" | "(" | ")" | "\u{201c}" | "\u{201d}") {
                     return None;
                 }
-                end += 1;
             }
             None
         }
@@ -191,17 +200,26 @@ mod tests {
         let mut out = Vec::new();
         for block in &document.blocks {
             phrases.find(block, &mut hits);
-            out.extend(hits.iter().map(|hit| block.text[block.range(hit.first, hit.last)].to_owned()));
+            out.extend(
+                hits.iter()
+                    .map(|hit| block.text[block.range(hit.first, hit.last)].to_owned()),
+            );
         }
         out
     }
 
     #[test]
     fn words_alternatives_gaps_and_places() {
-        assert_eq!(found("it is|was worth noting", "It is worth\nnoting."), ["It is worth noting"]);
+        assert_eq!(
+            found("it is|was worth noting", "It is worth\nnoting."),
+            ["It is worth noting"]
+        );
         assert_eq!(found("it's", "But it’s so."), ["it’s"]);
         assert_eq!(found("^ overall ,", "Overall, yes. The overall, no."), ["Overall,"]);
-        assert_eq!(found("not just .. but", "It is not just fast, but also small."), ["not just fast, but"]);
+        assert_eq!(
+            found("not just .. but", "It is not just fast, but also small."),
+            ["not just fast, but"]
+        );
         assert!(found("not just .. but", "It is not just fast. But it is small.").is_empty());
         assert_eq!(found("great _ !", "Great question! Great, no!"), ["Great question!"]);
         assert_eq!(found("i hope this|it? helps $", "I hope helps"), ["I hope helps"]);

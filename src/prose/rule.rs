@@ -146,7 +146,9 @@ impl Rules {
                 return Err((index, format!("a second rule has the id `{}`", rule.id)));
             }
             for pattern in &rule.patterns {
-                phrases.add(pattern, index).map_err(|wrong| (index, format!("rule `{}`: {wrong}", rule.id)))?;
+                phrases
+                    .add(pattern, index)
+                    .map_err(|wrong| (index, format!("rule `{}`: {wrong}", rule.id)))?;
             }
         }
         Ok(Self {
@@ -187,7 +189,12 @@ impl Rules {
 /// # Errors
 /// It can find nothing, or it has no examples.
 pub(super) fn acceptable(rule: &Rule, at: Range<usize>) -> Result<(), Wrong> {
-    let wrong = |text: String| Err(Wrong { at: Some(at.clone()), text });
+    let wrong = |text: String| {
+        Err(Wrong {
+            at: Some(at.clone()),
+            text,
+        })
+    };
     if rule.patterns.is_empty() {
         return wrong(format!("rule `{}` has no `patterns`, so it can find nothing", rule.id));
     }

@@ -62,8 +62,16 @@ fn one(out: &mut String, report: &Report, finding: &Finding, reason: bool, s: St
     if reason {
         _ = writeln!(out, "    {}why:{} {}", s.dim, s.reset, finding.rule.why);
     }
-    let fixable = if finding.fix.is_some() { " (`labctl prose fix` does)" } else { "" };
-    let fixable = if finding.instead.contains("labctl prose fix") { "" } else { fixable };
+    let fixable = if finding.fix.is_some() {
+        " (`labctl prose fix` does)"
+    } else {
+        ""
+    };
+    let fixable = if finding.instead.contains("labctl prose fix") {
+        ""
+    } else {
+        fixable
+    };
     _ = writeln!(out, "    {}do:{}  {}{fixable}", s.dim, s.reset, finding.instead);
 }
 
@@ -71,7 +79,11 @@ fn one(out: &mut String, report: &Report, finding: &Finding, reason: bool, s: St
 pub fn summary(reports: &[Report], took: std::time::Duration) -> String {
     let count = |n: usize, what: &str| format!("{n} {what}{}", if n == 1 { "" } else { "s" });
     let findings: usize = reports.iter().map(|report| report.findings.len()).sum();
-    let fixes = reports.iter().flat_map(|report| &report.findings).filter(|finding| finding.fix.is_some()).count();
+    let fixes = reports
+        .iter()
+        .flat_map(|report| &report.findings)
+        .filter(|finding| finding.fix.is_some())
+        .count();
     let files = reports.iter().filter(|report| !report.findings.is_empty()).count();
     let words: usize = reports.iter().map(|report| report.words).sum();
     let allowed: usize = reports.iter().map(|report| report.allowed).sum();
@@ -87,7 +99,13 @@ pub fn summary(reports: &[Report], took: std::time::Duration) -> String {
         _ = write!(text, "; {} allowed with a reason", count(allowed, "finding"));
     }
     let read = reports.iter().filter(|report| report.skipped.is_none()).count();
-    _ = write!(text, "; read {}, {} of prose, in {} ms", count(read, "file"), count(words, "word"), took.as_millis());
+    _ = write!(
+        text,
+        "; read {}, {} of prose, in {} ms",
+        count(read, "file"),
+        count(words, "word"),
+        took.as_millis()
+    );
     text
 }
 
@@ -269,7 +287,15 @@ pub fn rules(rules: &Rules, off: &[String], s: Styles) -> String {
 /// Writes all that there is to say about a rule.
 pub fn explain(rule: &Rule, s: Styles) -> String {
     let mut out = String::new();
-    _ = writeln!(out, "{}{}{} ({}, {})", s.bold, rule.id, s.reset, rule.class.name(), rule.strength.name());
+    _ = writeln!(
+        out,
+        "{}{}{} ({}, {})",
+        s.bold,
+        rule.id,
+        s.reset,
+        rule.class.name(),
+        rule.strength.name()
+    );
     _ = writeln!(out, "  {}", rule.message);
     _ = writeln!(out, "  why: {}", rule.why);
     _ = writeln!(out, "  do:  {}", rule.instead);

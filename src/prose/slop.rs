@@ -79,7 +79,12 @@ const LEADS: usize = 4;
 
 /// Remains of a chat program in a copied text.
 const ARTEFACTS: [&str; 6] = [
-    "utm_source=chatgpt", "utm_source=openai", "oaicite", "contentReference[", "turn0search", "turn0view",
+    "utm_source=chatgpt",
+    "utm_source=openai",
+    "oaicite",
+    "contentReference[",
+    "turn0search",
+    "turn0view",
 ];
 
 /// Looks for everything of this class in one document.
@@ -154,7 +159,12 @@ fn density(look: &mut Look<'_, '_>, id: &str, hits: &[Range<usize>]) {
     if hits.len() < FEWEST || words < SHORTEST || rate <= p90.max(RAREST) {
         return;
     }
-    let lines: Vec<String> = hits.iter().skip(1).take(5).map(|hit| look.document.place(hit.start).line.to_string()).collect();
+    let lines: Vec<String> = hits
+        .iter()
+        .skip(1)
+        .take(5)
+        .map(|hit| look.document.place(hit.start).line.to_string())
+        .collect();
     let more = if hits.len() > 6 { ", ..." } else { "" };
     let message = look.rule(id).map(|rule| rule.message.clone()).unwrap_or_default();
     let text = format!(
@@ -190,7 +200,8 @@ fn raw(look: &mut Look<'_, '_>) {
             _ => continue,
         };
         let span = at..at + c.len_utf8();
-        let said = Said::message(format!("{what} (U+{:04X}) is here, and nobody sees it", u32::from(c))).fix(span.clone(), "");
+        let said =
+            Said::message(format!("{what} (U+{:04X}) is here, and nobody sees it", u32::from(c))).fix(span.clone(), "");
         look.add("hidden-character", span, said);
     }
 }

@@ -189,7 +189,10 @@ impl Fence {
 
     /// Returns whether the block holds commands for a shell.
     pub fn is_shell(&self) -> bool {
-        matches!(self.language(), "sh" | "bash" | "shell" | "zsh" | "console" | "shell-session")
+        matches!(
+            self.language(),
+            "sh" | "bash" | "shell" | "zsh" | "console" | "shell-session"
+        )
     }
 }
 
@@ -238,7 +241,12 @@ impl<'a> Document<'a> {
             verbatim: Vec::new(),
             breaks: Vec::new(),
             lines: std::iter::once(0)
-                .chain(text.bytes().enumerate().filter(|(_, b)| *b == b'\n').map(|(i, _)| i + 1))
+                .chain(
+                    text.bytes()
+                        .enumerate()
+                        .filter(|(_, b)| *b == b'\n')
+                        .map(|(i, _)| i + 1),
+                )
                 .collect(),
         };
         match language {
@@ -255,13 +263,23 @@ impl<'a> Document<'a> {
         let offset = offset.min(self.text.len());
         let line = self.lines.partition_point(|start| *start <= offset).max(1);
         let start = self.lines[line - 1];
-        let column = self.text.get(start..offset).map_or(offset - start, |text| text.chars().count());
-        Place { line, column: column + 1 }
+        let column = self
+            .text
+            .get(start..offset)
+            .map_or(offset - start, |text| text.chars().count());
+        Place {
+            line,
+            column: column + 1,
+        }
     }
 
     /// Returns the range of a line, counted from 1, with its line end.
     pub fn line(&self, line: usize) -> Range<usize> {
-        let start = self.lines.get(line.saturating_sub(1)).copied().unwrap_or(self.text.len());
+        let start = self
+            .lines
+            .get(line.saturating_sub(1))
+            .copied()
+            .unwrap_or(self.text.len());
         start..self.lines.get(line).copied().unwrap_or(self.text.len())
     }
 
@@ -381,18 +399,24 @@ impl Block {
     /// Returns whether a range of the text is the file's bytes one for one, so that it can be replaced.
     pub fn is_literal(&self, range: &Range<usize>) -> bool {
         let first = self.pieces.partition_point(|piece| piece.at <= range.start).max(1) - 1;
-        let Some(piece) = self.pieces.get(first) else { return false };
+        let Some(piece) = self.pieces.get(first) else {
+            return false;
+        };
         piece.literal && range.end <= piece.at + piece.source.len()
     }
 
     /// Returns a token's text.
     pub fn token(&self, index: usize) -> &str {
-        self.tokens.get(index).map_or("", |token| &self.text[token.start..token.end])
+        self.tokens
+            .get(index)
+            .map_or("", |token| &self.text[token.start..token.end])
     }
 
     /// Returns a token's text in lower case.
     pub fn token_lower(&self, index: usize) -> &str {
-        self.tokens.get(index).map_or("", |token| &self.lower[token.start..token.end])
+        self.tokens
+            .get(index)
+            .map_or("", |token| &self.lower[token.start..token.end])
     }
 
     /// Returns the range of text from one token to another, both included.
@@ -438,8 +462,8 @@ fn tokens(text: &str) -> Vec<Token> {
         }
         let mut end = start + c.len_utf8();
         while let Some(&(at, c)) = chars.peek() {
-            let joins = matches!(c, '\'' | '\u{2019}' | '-')
-                && text[at + c.len_utf8()..].chars().next().is_some_and(in_word);
+            let joins =
+                matches!(c, '\'' | '\u{2019}' | '-') && text[at + c.len_utf8()..].chars().next().is_some_and(in_word);
             if !in_word(c) && !joins {
                 break;
             }
@@ -470,7 +494,9 @@ fn sentences(text: &str, tokens: &[Token]) -> Vec<Range<usize>> {
         // A quotation mark or a bracket may stand between the full stop and the space.
         let mut after = index + 1;
         while tokens.get(after).is_some_and(|next| {
-            !next.word && next.start == tokens[after - 1].end && matches!(&text[next.start..next.end], "\"" | ")" | "\u{201d}" | "'" | "]" | "*")
+            !next.word
+                && next.start == tokens[after - 1].end
+                && matches!(&text[next.start..next.end], "\"" | ")" | "\u{201d}" | "'" | "]" | "*")
         }) {
             after += 1;
         }

@@ -35,7 +35,9 @@ fn message(text: &str) -> String {
     } else {
         return first.to_owned();
     };
-    let Some(name) = names.next() else { return first.to_owned() };
+    let Some(name) = names.next() else {
+        return first.to_owned();
+    };
     let known: Vec<&str> = names.collect();
     unknown(what, name, &known)
 }

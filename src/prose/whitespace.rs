@@ -27,7 +27,9 @@ pub fn fixes(document: &Document<'_>) -> Vec<Fix> {
     let mut breaks = Cursor::new(&document.breaks);
     let mut start = 0;
     for line in text.split_inclusive('\n') {
-        let body = line.strip_suffix('\n').map_or(line, |body| body.strip_suffix('\r').unwrap_or(body));
+        let body = line
+            .strip_suffix('\n')
+            .map_or(line, |body| body.strip_suffix('\r').unwrap_or(body));
         let content = body.trim_end_matches(blank);
         let range = start + content.len()..start + body.len();
         start += line.len();
@@ -138,7 +140,10 @@ mod tests {
         assert_eq!(strip("a\n\u{c}\nb", Language::Other), "a\n\u{c}\nb");
         assert_eq!(strip("echo a \\ \nb \n", Language::Shell), "echo a \\ \nb\n");
         assert_eq!(strip("x = '''\n a \n'''  \n", Language::Python), "x = '''\n a \n'''\n");
-        assert_eq!(strip("cat <<EOF  \n a \nEOF\nx \n", Language::Shell), "cat <<EOF\n a \nEOF\nx\n");
+        assert_eq!(
+            strip("cat <<EOF  \n a \nEOF\nx \n", Language::Shell),
+            "cat <<EOF\n a \nEOF\nx\n"
+        );
         assert_eq!(strip("a: |\n  b \nc: d \n", Language::Yaml), "a: |\n  b \nc: d\n");
         assert_eq!(strip("let a = \"x \n y\"; \n", Language::Rust), "let a = \"x \n y\";\n");
     }
@@ -154,18 +159,35 @@ mod tests {
     #[test]
     fn twice_is_once_and_only_blanks_go() {
         let languages = [
-            Language::Markdown, Language::Mdx, Language::Plain, Language::Rust, Language::Python, Language::Shell,
-            Language::Yaml, Language::Toml, Language::Other,
+            Language::Markdown,
+            Language::Mdx,
+            Language::Plain,
+            Language::Rust,
+            Language::Python,
+            Language::Shell,
+            Language::Yaml,
+            Language::Toml,
+            Language::Other,
         ];
         let mut numbers = Numbers(0x2545_f491_4f6c_dd1d);
         for round in 0..4000 {
             let length = numbers.next(30);
             let text: String = (0..length)
-                .map(|_| if numbers.next(3) == 0 { " " } else { BITS[numbers.next(BITS.len())] })
+                .map(|_| {
+                    if numbers.next(3) == 0 {
+                        " "
+                    } else {
+                        BITS[numbers.next(BITS.len())]
+                    }
+                })
                 .collect();
             let language = languages[round % languages.len()];
             let once = strip(&text, language);
-            let ink = |text: &str| text.chars().filter(|c| !c.is_whitespace() || *c == '\n').collect::<String>();
+            let ink = |text: &str| {
+                text.chars()
+                    .filter(|c| !c.is_whitespace() || *c == '\n')
+                    .collect::<String>()
+            };
             assert_eq!(ink(&once), ink(&text), "{language:?} {text:?}");
             assert!(once.len() <= text.len());
             let again = strip(&once, language);

@@ -31,7 +31,12 @@ fn the_repository_keeps_its_own_rules() {
     let mut command = world.command(&["prose", "check", "."]);
     let output = command.current_dir(checkout()).output().expect("labctl starts");
     let stdout = String::from_utf8_lossy(&output.stdout);
-    assert_eq!(output.status.code(), Some(0), "{stdout}{}", String::from_utf8_lossy(&output.stderr));
+    assert_eq!(
+        output.status.code(),
+        Some(0),
+        "{stdout}{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
     // It has looked at something, and knows the chapters.
     let mut command = world.command(&["prose", "check", "labs", "README.md", "--json"]);
     let output = command.current_dir(checkout()).output().expect("labctl starts");
@@ -84,7 +89,10 @@ fn findings_in_forms_for_programs() {
     let findings = document["files"][0]["findings"].as_array().expect("findings");
     assert_eq!(findings.len(), 6, "{document}");
     let first = &findings[0];
-    assert_eq!((&first["rule"], &first["line"], &first["column"]), (&json!("spelling"), &json!(3), &json!(8)));
+    assert_eq!(
+        (&first["rule"], &first["line"], &first["column"]),
+        (&json!("spelling"), &json!(3), &json!(8))
+    );
     assert_eq!(first["fix"], json!({"bytes": [17, 25], "with": "received"}));
 
     let sarif: Value = serde_json::from_str(&prose(&world, &["check", "--format", "sarif"]).stdout).expect("JSON");
@@ -150,24 +158,47 @@ fn a_mistake_in_the_settings_is_refused_where_it_stands() {
 #[test]
 fn fix_mends_whole_files_and_a_second_run_has_nothing_to_do() {
     let world = TestEnvironment::new();
-    let page = world.write("home/page.md", "It was recieved. \r\nA break  \r\nis kept.\r\n\r\n```\r\ncode \r\n```");
+    let page = world.write(
+        "home/page.md",
+        "It was recieved. \r\nA break  \r\nis kept.\r\n\r\n```\r\ncode \r\n```",
+    );
     std::fs::set_permissions(&page, std::fs::Permissions::from_mode(0o640)).expect("set");
     std::os::unix::fs::symlink("page.md", world.path("home/link.md")).expect("linked");
     let binary = world.write("home/data.md", b"a \0 \n");
     let latin = world.write("home/latin.txt", b"caf\xe9 \n");
 
     let check = prose(&world, &["fix", "--check"]);
-    assert_eq!((check.exit, check.stdout.as_str()), (Some(1), "would mend page.md: 2 places\n"));
+    assert_eq!(
+        (check.exit, check.stdout.as_str()),
+        (Some(1), "would mend page.md: 2 places\n")
+    );
     assert_eq!(prose(&world, &["fix", "link.md"]).exit, Some(0));
     let text = std::fs::read_to_string(&page).expect("there");
-    assert_eq!(text, "It was received.\r\nA break  \r\nis kept.\r\n\r\n```\r\ncode \r\n```");
-    assert!(std::fs::symlink_metadata(world.path("home/link.md")).expect("there").is_symlink());
-    assert_eq!(std::fs::metadata(&page).expect("there").permissions().mode() & 0o777, 0o640);
+    assert_eq!(
+        text,
+        "It was received.\r\nA break  \r\nis kept.\r\n\r\n```\r\ncode \r\n```"
+    );
+    assert!(
+        std::fs::symlink_metadata(world.path("home/link.md"))
+            .expect("there")
+            .is_symlink()
+    );
+    assert_eq!(
+        std::fs::metadata(&page).expect("there").permissions().mode() & 0o777,
+        0o640
+    );
     assert_eq!(prose(&world, &["fix", "--check"]).exit, Some(0));
     assert_eq!(std::fs::read(&binary).expect("there"), b"a \0 \n");
     assert_eq!(std::fs::read(&latin).expect("there"), b"caf\xe9 \n");
-    let left: Vec<_> = std::fs::read_dir(world.path("home")).expect("readable").flatten().map(|entry| entry.file_name()).collect();
-    assert!(left.iter().all(|name| !name.to_string_lossy().starts_with(".labctl")), "{left:?}");
+    let left: Vec<_> = std::fs::read_dir(world.path("home"))
+        .expect("readable")
+        .flatten()
+        .map(|entry| entry.file_name())
+        .collect();
+    assert!(
+        left.iter().all(|name| !name.to_string_lossy().starts_with(".labctl")),
+        "{left:?}"
+    );
 }
 
 #[test]
@@ -214,7 +245,14 @@ fn rules_are_listed_and_explained_with_examples() {
 #[expect(clippy::disallowed_methods, reason = "the test stands beside the program, not in it")]
 fn git(dir: &Path, args: &[&str]) -> std::process::Output {
     Command::new("git")
-        .args(["-c", "user.name=A", "-c", "user.email=a@example.com", "-c", "init.defaultBranch=main"])
+        .args([
+            "-c",
+            "user.name=A",
+            "-c",
+            "user.email=a@example.com",
+            "-c",
+            "init.defaultBranch=main",
+        ])
         .args(args)
         .current_dir(dir)
         .env("GIT_CONFIG_NOSYSTEM", "1")
@@ -229,12 +267,20 @@ fn the_hook_stops_a_commit_by_what_is_staged() {
         return;
     };
     let mut world = TestEnvironment::new();
-    let bin = Path::new(env!("CARGO_BIN_EXE_labctl")).parent().expect("a directory").display().to_string();
+    let bin = Path::new(env!("CARGO_BIN_EXE_labctl"))
+        .parent()
+        .expect("a directory")
+        .display()
+        .to_string();
     let tools = program.parent().expect("a directory").display().to_string();
     let path = format!("{bin}:{tools}:/usr/bin:/bin");
     world.set("PATH", path.clone());
     let home = world.path("home");
-    assert_eq!(prose(&world, &["hook", "install"]).exit, Some(2), "there is no repository yet");
+    assert_eq!(
+        prose(&world, &["hook", "install"]).exit,
+        Some(2),
+        "there is no repository yet"
+    );
     assert!(git(&home, &["init", "-q"]).status.success());
 
     let hook = home.join(".git/hooks/pre-commit");
@@ -255,7 +301,15 @@ fn the_hook_stops_a_commit_by_what_is_staged() {
     #[expect(clippy::disallowed_methods, reason = "the test stands beside the program, not in it")]
     let commit = || {
         Command::new("git")
-            .args(["-c", "user.name=A", "-c", "user.email=a@example.com", "commit", "-qm", "A page"])
+            .args([
+                "-c",
+                "user.name=A",
+                "-c",
+                "user.email=a@example.com",
+                "commit",
+                "-qm",
+                "A page",
+            ])
             .current_dir(&home)
             .env("PATH", &path)
             .env("HOME", &home)
@@ -265,11 +319,19 @@ fn the_hook_stops_a_commit_by_what_is_staged() {
     };
     let refused = commit();
     assert!(!refused.status.success());
-    let said = format!("{}{}", String::from_utf8_lossy(&refused.stdout), String::from_utf8_lossy(&refused.stderr));
+    let said = format!(
+        "{}{}",
+        String::from_utf8_lossy(&refused.stdout),
+        String::from_utf8_lossy(&refused.stderr)
+    );
     assert!(said.contains("page.md:1:8: spelling"), "{said}");
     assert!(git(&home, &["add", "page.md"]).status.success());
     let accepted = commit();
-    assert!(accepted.status.success(), "{}", String::from_utf8_lossy(&accepted.stderr));
+    assert!(
+        accepted.status.success(),
+        "{}",
+        String::from_utf8_lossy(&accepted.stderr)
+    );
 
     assert!(prose(&world, &["hook", "remove"]).stdout.starts_with("removed "));
     assert!(!hook.exists());
@@ -286,7 +348,11 @@ struct Editor {
 impl Editor {
     fn start(world: &TestEnvironment) -> Self {
         let mut command = world.command(&["prose", "lsp", "--stdio"]);
-        let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("labctl starts");
+        let mut child = command
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("labctl starts");
         Self {
             to: child.stdin.take().expect("piped"),
             from: BufReader::new(child.stdout.take().expect("piped")),
@@ -343,28 +409,50 @@ fn an_editor_gets_findings_while_it_types_and_fixes_for_them() {
 
     let early = editor.ask(1, "textDocument/codeAction", &json!({}));
     assert_eq!(early["error"]["code"], -32002);
-    let hello = editor.ask(2, "initialize", &json!({"processId": null, "rootUri": root, "capabilities": {}}));
+    let hello = editor.ask(
+        2,
+        "initialize",
+        &json!({"processId": null, "rootUri": root, "capabilities": {}}),
+    );
     assert_eq!(hello["result"]["capabilities"]["textDocumentSync"]["change"], 1);
     editor.notify("initialized", &json!({}));
 
     let text = "# T\n\n\u{1f600} it was recieved by the the node.\n";
-    editor.notify("textDocument/didOpen", &json!({"textDocument": {"uri": uri, "languageId": "markdown", "version": 1, "text": text}}));
+    editor.notify(
+        "textDocument/didOpen",
+        &json!({"textDocument": {"uri": uri, "languageId": "markdown", "version": 1, "text": text}}),
+    );
     let published = editor.receive();
     assert_eq!(published["method"], "textDocument/publishDiagnostics");
-    assert_eq!((&published["params"]["uri"], &published["params"]["version"]), (&json!(uri), &json!(1)));
+    assert_eq!(
+        (&published["params"]["uri"], &published["params"]["version"]),
+        (&json!(uri), &json!(1))
+    );
     let diagnostics = published["params"]["diagnostics"].as_array().expect("diagnostics");
-    assert_eq!(diagnostics.len(), 1, "the rule that is off is off here too: {published}");
+    assert_eq!(
+        diagnostics.len(),
+        1,
+        "the rule that is off is off here too: {published}"
+    );
     assert_eq!(diagnostics[0]["code"], "spelling");
     // A face outside the first plane takes two units.
     let range = json!({"start": {"line": 2, "character": 10}, "end": {"line": 2, "character": 18}});
     assert_eq!(diagnostics[0]["range"], range);
 
-    let actions = editor.ask(3, "textDocument/codeAction", &json!({"textDocument": {"uri": uri}, "range": range, "context": {"diagnostics": []}}));
+    let actions = editor.ask(
+        3,
+        "textDocument/codeAction",
+        &json!({"textDocument": {"uri": uri}, "range": range, "context": {"diagnostics": []}}),
+    );
     let actions = actions["result"].as_array().expect("actions").clone();
-    assert_eq!(actions[0]["edit"]["changes"][&uri], json!([{"range": range, "newText": "received"}]));
+    assert_eq!(
+        actions[0]["edit"]["changes"][&uri],
+        json!([{"range": range, "newText": "received"}])
+    );
     assert_eq!(actions[1]["kind"], "source.fixAll");
     let elsewhere = json!({"start": {"line": 0, "character": 0}, "end": {"line": 0, "character": 1}});
-    let quick = json!({"textDocument": {"uri": uri}, "range": elsewhere, "context": {"diagnostics": [], "only": ["quickfix"]}});
+    let quick =
+        json!({"textDocument": {"uri": uri}, "range": elsewhere, "context": {"diagnostics": [], "only": ["quickfix"]}});
     assert_eq!(editor.ask(4, "textDocument/codeAction", &quick)["result"], json!([]));
 
     let mended = json!({"textDocument": {"uri": uri, "version": 2}, "contentChanges": [{"text": "# T\n\nFine.\n"}]});
@@ -377,7 +465,10 @@ fn an_editor_gets_findings_while_it_types_and_fixes_for_them() {
     assert_eq!(editor.receive()["params"]["diagnostics"], json!([]));
 
     assert_eq!(editor.ask(6, "shutdown", &Value::Null)["result"], Value::Null);
-    assert_eq!(editor.ask(7, "textDocument/codeAction", &json!({}))["error"]["code"], -32600);
+    assert_eq!(
+        editor.ask(7, "textDocument/codeAction", &json!({}))["error"]["code"],
+        -32600
+    );
     editor.notify("exit", &Value::Null);
     assert_eq!(editor.end(), Some(0));
 }
@@ -387,6 +478,9 @@ fn an_editor_that_goes_away_ends_the_server() {
     let world = TestEnvironment::new();
     assert_eq!(Editor::start(&world).end(), Some(1));
     let mut editor = Editor::start(&world);
-    editor.to.write_all(b"Content-Length: 9999999999\r\n\r\n").expect("written");
+    editor
+        .to
+        .write_all(b"Content-Length: 9999999999\r\n\r\n")
+        .expect("written");
     assert_eq!(editor.end(), Some(3));
 }

@@ -11,8 +11,22 @@ const AFTER_A_LETTER: [&str; 14] = [
 
 /// Words that some say with a vowel and some without, and the letters of abbreviations that are said as words.
 const EITHER: [&str; 16] = [
-    "herb", "herbal", "historic", "historical", "history", "historian", "hotel", "homage", "sql", "faq", "led", "nic", "href",
-    "http", "uri", "url",
+    "herb",
+    "herbal",
+    "historic",
+    "historical",
+    "history",
+    "historian",
+    "hotel",
+    "homage",
+    "sql",
+    "faq",
+    "led",
+    "nic",
+    "href",
+    "http",
+    "uri",
+    "url",
 ];
 
 /// Finds articles that do not go with the next word.
@@ -104,11 +118,11 @@ fn vowel_sound(word: &str) -> Option<bool> {
     written(&lower)
 }
 
-/// Returns whether English words begin with the first two letters of an abbreviation; nobody says `FBI` as a word.
+/// Returns whether English words begin with the first two letters of one; nobody says `FBI` or `rlib` as it is written.
 fn begins_like_a_word(lower: &str) -> bool {
-    const PAIRS: [&str; 26] = [
-        "bl", "br", "ch", "cl", "cr", "dr", "dw", "fl", "fr", "gl", "gr", "kn", "ph", "pl", "pr", "sc", "sh", "sk", "sl", "sm", "sn",
-        "sp", "st", "sw", "th", "tr",
+    const PAIRS: [&str; 31] = [
+        "bl", "br", "ch", "cl", "cr", "dr", "dw", "fl", "fr", "gh", "gl", "gn", "gr", "kn", "ph", "pl", "pr", "ps",
+        "rh", "sc", "sh", "sk", "sl", "sm", "sn", "sp", "st", "sw", "th", "tr", "tw",
     ];
     let vowel = |byte: u8| b"aeiouy".contains(&byte);
     let bytes = lower.as_bytes();
@@ -116,7 +130,11 @@ fn begins_like_a_word(lower: &str) -> bool {
     if bytes[0] == bytes[1] {
         return false;
     }
-    vowel(bytes[0]) || vowel(bytes[1]) || PAIRS.contains(&&lower[..2])
+    vowel(bytes[0])
+        || vowel(bytes[1])
+        || PAIRS.contains(&&lower[..2])
+        || lower.starts_with("wh")
+        || lower.starts_with("wr")
 }
 
 fn letter(letter: u8) -> bool {
@@ -152,7 +170,9 @@ fn written(word: &str) -> Option<bool> {
             if any(&["ur", "uk", "uu", "ug"]) {
                 return if any(&["urg", "urb", "ugl"]) { Some(true) } else { None };
             }
-            Some(!any(&["uni", "use", "usu", "usa", "uti", "ute", "uto", "ubi", "usb", "unanim"]))
+            Some(!any(&[
+                "uni", "use", "usu", "usa", "uti", "ute", "uto", "ubi", "usb", "unanim", "unary",
+            ]))
         }
         b'h' => {
             if any(&["hour", "honest", "honor", "honour", "heir"]) {
@@ -162,9 +182,9 @@ fn written(word: &str) -> Option<bool> {
         }
         b'y' => (!word[1..].starts_with(|c: char| !"aeiou".contains(c))).then_some(false),
         b if b.is_ascii_alphabetic() => {
-            // What has no vowel is spelt out by some and said by others: `ssh`, `ldap`.
+            // What has no vowel, or begins like no word, is spelt out by some and said by others: `ssh`, `rlib`.
             let vowels = word.bytes().any(|b| b"aeiouy".contains(&b));
-            vowels.then_some(false)
+            (vowels && begins_like_a_word(word)).then_some(false)
         }
         _ => None,
     }
@@ -176,15 +196,54 @@ mod tests {
 
     #[test]
     fn sounds() {
-        let an = ["apple", "hour", "honest", "SSH", "HTML", "8", "11", "80", "unused", "uninstalled", "X-ray", "onerous", "FBI", "MTA", "urgent", "n"];
+        let an = [
+            "apple",
+            "hour",
+            "honest",
+            "SSH",
+            "HTML",
+            "8",
+            "11",
+            "80",
+            "unused",
+            "uninstalled",
+            "X-ray",
+            "onerous",
+            "FBI",
+            "MTA",
+            "urgent",
+            "n",
+        ];
         for word in an {
             assert_eq!(vowel_sound(word), Some(true), "{word}");
         }
-        let a = ["user", "unit", "union", "one", "once", "European", "YAML", "CPU", "UUID", "house", "9", "100", "utility", "year", "unidirectional", "one-time", "U-turn"];
+        let a = [
+            "user",
+            "unit",
+            "union",
+            "one",
+            "once",
+            "European",
+            "YAML",
+            "CPU",
+            "UUID",
+            "house",
+            "9",
+            "100",
+            "utility",
+            "year",
+            "unidirectional",
+            "unary",
+            "one-time",
+            "U-turn",
+        ];
         for word in a {
             assert_eq!(vowel_sound(word), Some(false), "{word}");
         }
-        for word in ["SQL", "herb", "historic", "LAN", "RAM", "ssh", "1100", "mTLS", "é", "ext4", "FAQ", "yttrium"] {
+        for word in [
+            "SQL", "herb", "historic", "LAN", "RAM", "ssh", "1100", "mTLS", "é", "ext4", "FAQ", "yttrium", "rlib",
+            "lvalue",
+        ] {
             assert_eq!(vowel_sound(word), None, "{word}");
         }
     }

@@ -28,7 +28,9 @@ impl Tested {
         let whole = joined(command);
         let own = whole.strip_prefix(" labctl ").map(|rest| format!(" {rest}"));
         let own = own.unwrap_or_else(|| whole.clone());
-        self.files.iter().any(|file| file.contains(&whole) || file.contains(&own))
+        self.files
+            .iter()
+            .any(|file| file.contains(&whole) || file.contains(&own))
     }
 
     fn is_empty(&self) -> bool {
@@ -77,7 +79,11 @@ pub(in crate::prose) fn commands(fence: &Fence) -> Vec<(String, Range<usize>)> {
         } else {
             let trimmed = line.trim();
             let prompt = trimmed.strip_prefix("$ ");
-            let command = if console { prompt.unwrap_or_default() } else { prompt.unwrap_or(trimmed) };
+            let command = if console {
+                prompt.unwrap_or_default()
+            } else {
+                prompt.unwrap_or(trimmed)
+            };
             if command.is_empty() || command.starts_with('#') {
                 goes_on = false;
                 continue;
@@ -105,8 +111,9 @@ fn words(command: &str) -> Option<Vec<String>> {
     for c in command.chars() {
         match (quote, c) {
             (Some(q), c) if c == q => quote = None,
-            (Some('"'), '$' | '`' | '\\') | (None, '$' | '`' | '|' | '&' | ';' | '<' | '>' | '\\' | '(' | '*') => return None,
-            (Some(_), c) => word.push(c),
+            (Some('"'), '$' | '`' | '\\') | (None, '$' | '`' | '|' | '&' | ';' | '<' | '>' | '\\' | '(' | '*') => {
+                return None;
+            }
             (None, '"' | '\'') => {
                 quote = Some(c);
                 any = true;
@@ -117,7 +124,7 @@ fn words(command: &str) -> Option<Vec<String>> {
                 }
                 any = false;
             }
-            (None, c) => word.push(c),
+            (_, c) => word.push(c),
         }
     }
     if any || !word.is_empty() {
@@ -139,7 +146,11 @@ pub(super) fn look(look: &mut Look<'_, '_>, rooms: &Rooms<'_>) {
                 && let Some(refuses) = rooms.refuses
                 && let Some(why) = refuses(&words)
             {
-                look.add("fence-command", at.clone(), Said::message(format!("labctl refuses this command: {why}")));
+                look.add(
+                    "fence-command",
+                    at.clone(),
+                    Said::message(format!("labctl refuses this command: {why}")),
+                );
             }
             let new = seen.insert(command.clone());
             if new && !tested.has(&command) && !fence.info.contains("untested") {
@@ -154,7 +165,11 @@ pub(super) fn look(look: &mut Look<'_, '_>, rooms: &Rooms<'_>) {
                 1 => "no test runs this command".to_owned(),
                 n => format!("no test runs {n} commands of this block"),
             };
-            look.add("fence-untested", first.start..last.end.max(first.end), Said::message(text));
+            look.add(
+                "fence-untested",
+                first.start..last.end.max(first.end),
+                Said::message(text),
+            );
         }
     }
 }
@@ -167,7 +182,11 @@ pub(super) fn unclosed(look: &mut Look<'_, '_>) {
     }
     for fence in document.fences.iter().filter(|fence| !fence.closed) {
         let line = document.text[fence.source.clone()].lines().next().unwrap_or_default();
-        look.add("unclosed-fence", fence.source.start..fence.source.start + line.len(), Said::default());
+        look.add(
+            "unclosed-fence",
+            fence.source.start..fence.source.start + line.len(),
+            Said::default(),
+        );
     }
 }
 
@@ -177,18 +196,27 @@ mod tests {
 
     fn fence(text: &str) -> Vec<String> {
         let document = Document::new(text, Language::Markdown);
-        commands(&document.fences[0]).into_iter().map(|(command, _)| command).collect()
+        commands(&document.fences[0])
+            .into_iter()
+            .map(|(command, _)| command)
+            .collect()
     }
 
     #[test]
     fn commands_of_a_block() {
-        assert_eq!(fence("```sh\na b  # why\n# no\nc \\\n  d\n\n$ e\n```"), ["a b", "c d", "e"]);
+        assert_eq!(
+            fence("```sh\na b  # why\n# no\nc \\\n  d\n\n$ e\n```"),
+            ["a b", "c d", "e"]
+        );
         assert_eq!(fence("```console\n$ a\nout\n$ b\n```"), ["a", "b"]);
     }
 
     #[test]
     fn words_of_a_command() {
-        assert_eq!(words("a 'b c' \"d\"e ''"), Some(vec!["a".into(), "b c".into(), "de".into(), String::new()]));
+        assert_eq!(
+            words("a 'b c' \"d\"e ''"),
+            Some(vec!["a".into(), "b c".into(), "de".into(), String::new()])
+        );
         for shell in ["a | b", "a $X", "a \"$X\"", "a > b", "'a"] {
             assert_eq!(words(shell), None, "{shell}");
         }
@@ -197,7 +225,10 @@ mod tests {
     #[test]
     fn a_command_is_tested_where_its_words_stand_in_a_test() {
         let mut tested = Tested::default();
-        tested.add("run(&[\"kubectl\", \"-n\", \"a\",\n  \"get\", \"pods\"]);", Language::Rust);
+        tested.add(
+            "run(&[\"kubectl\", \"-n\", \"a\",\n  \"get\", \"pods\"]);",
+            Language::Rust,
+        );
         tested.add("curl -i x\n", Language::Shell);
         assert!(tested.has("labctl kubectl -n a get pods"));
         assert!(tested.has("curl -i x"));

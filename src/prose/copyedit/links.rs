@@ -20,15 +20,28 @@ pub(super) fn look(look: &mut Look<'_, '_>, rooms: &Rooms<'_>) {
         if to.is_empty() || scheme || to.starts_with("//") {
             continue;
         }
-        let (path, fragment) = to.split_once('#').map_or((to, None), |(path, fragment)| (path, Some(fragment)));
+        let (path, fragment) = to
+            .split_once('#')
+            .map_or((to, None), |(path, fragment)| (path, Some(fragment)));
         let path = decode(path.split('?').next().unwrap_or_default());
         if path.is_empty() {
             if let Some(fragment) = fragment
                 && look.runs("broken-anchor")
-                && !leads(fragment, document.headings.iter().map(|heading| heading.anchor.as_str()), &document.anchors)
+                && !leads(
+                    fragment,
+                    document.headings.iter().map(|heading| heading.anchor.as_str()),
+                    &document.anchors,
+                )
             {
-                let near = nearest(fragment, document.headings.iter().map(|heading| heading.anchor.as_str()));
-                look.add("broken-anchor", link.source.clone(), broken_anchor(fragment, "this file", near.as_deref()));
+                let near = nearest(
+                    fragment,
+                    document.headings.iter().map(|heading| heading.anchor.as_str()),
+                );
+                look.add(
+                    "broken-anchor",
+                    link.source.clone(),
+                    broken_anchor(fragment, "this file", near.as_deref()),
+                );
             }
             continue;
         }
@@ -50,7 +63,11 @@ pub(super) fn look(look: &mut Look<'_, '_>, rooms: &Rooms<'_>) {
             let anchors = rooms.anchors(&target);
             if !leads(fragment, anchors.iter().map(String::as_str), &[]) {
                 let near = nearest(fragment, anchors.iter().map(String::as_str));
-                look.add("broken-anchor", link.source.clone(), broken_anchor(fragment, &format!("`{path}`"), near.as_deref()));
+                look.add(
+                    "broken-anchor",
+                    link.source.clone(),
+                    broken_anchor(fragment, &format!("`{path}`"), near.as_deref()),
+                );
             }
         }
     }
@@ -67,8 +84,13 @@ fn broken_anchor(fragment: &str, place: &str, near: Option<&str>) -> Said {
 fn leads<'a>(fragment: &str, mut headings: impl Iterator<Item = &'a str>, others: &[String]) -> bool {
     let fragment = decode(fragment);
     // Line numbers of a file view, and the top of a page.
-    let line = fragment.strip_prefix('L').is_some_and(|rest| rest.starts_with(|c: char| c.is_ascii_digit()));
-    line || fragment.is_empty() || fragment == "top" || headings.any(|anchor| anchor == fragment) || others.contains(&fragment)
+    let line = fragment
+        .strip_prefix('L')
+        .is_some_and(|rest| rest.starts_with(|c: char| c.is_ascii_digit()));
+    line || fragment.is_empty()
+        || fragment == "top"
+        || headings.any(|anchor| anchor == fragment)
+        || others.contains(&fragment)
 }
 
 fn nearest<'a>(fragment: &str, headings: impl Iterator<Item = &'a str>) -> Option<String> {
@@ -85,16 +107,10 @@ pub(in crate::prose) fn decode(text: &str) -> String {
     let mut rest = text.as_bytes();
     while let Some((first, tail)) = rest.split_first() {
         let hex = (*first == b'%').then(|| tail.get(..2)).flatten();
-        match hex.and_then(|hex| std::str::from_utf8(hex).ok()).and_then(|hex| u8::from_str_radix(hex, 16).ok()) {
-            Some(byte) => {
-                bytes.push(byte);
-                rest = &tail[2..];
-            }
-            None => {
-                bytes.push(*first);
-                rest = tail;
-            }
-        }
+        let hex = hex.and_then(|hex| std::str::from_utf8(hex).ok());
+        let byte = hex.and_then(|hex| u8::from_str_radix(hex, 16).ok());
+        bytes.push(byte.unwrap_or(*first));
+        rest = if byte.is_some() { &tail[2..] } else { tail };
     }
     String::from_utf8_lossy(&bytes).into_owned()
 }

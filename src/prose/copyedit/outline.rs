@@ -14,7 +14,10 @@ pub(super) fn look(look: &mut Look<'_, '_>) {
                     "a heading of level {} stands below one of level {last}",
                     heading.level
                 ))
-                .instead(format!("make it level {}, or give it the heading that is missing above it", last + 1));
+                .instead(format!(
+                    "make it level {}, or give it the heading that is missing above it",
+                    last + 1
+                ));
                 look.add("heading-order", first_line(document.text, &heading.source), said);
             }
             last = heading.level;
@@ -28,8 +31,12 @@ pub(super) fn look(look: &mut Look<'_, '_>) {
     let mut lists: Vec<_> = document.lists.iter().collect();
     lists.sort_by_key(|list| list.items.first().map_or(0, |item| item.1.start));
     for list in lists {
-        let (Some(first), Some(final_item)) = (list.items.first(), list.items.last()) else { continue };
-        let section = document.headings.partition_point(|heading| heading.source.start < first.1.start);
+        let (Some(first), Some(final_item)) = (list.items.first(), list.items.last()) else {
+            continue;
+        };
+        let section = document
+            .headings
+            .partition_point(|heading| heading.source.start < first.1.start);
         ended.truncate(list.depth + 1);
         ended.resize(list.depth + 1, None);
         let before = ended[list.depth].filter(|(_, of)| *of == section);

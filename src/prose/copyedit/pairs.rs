@@ -21,7 +21,11 @@ pub(super) fn look(look: &mut Look<'_, '_>, block: &Block) {
         let after = text[token.end..].chars().next().unwrap_or(' ');
         match mark {
             // `:(` and `;-)` are faces.
-            '(' | ')' if matches!(before, ':' | ';') || (before == '-' && token.start >= 2 && matches!(text.as_bytes()[token.start - 2], b':' | b';')) => {}
+            '(' | ')'
+                if matches!(before, ':' | ';')
+                    || (before == '-'
+                        && token.start >= 2
+                        && matches!(text.as_bytes()[token.start - 2], b':' | b';')) => {}
             '(' | '[' | '\u{201c}' => open.push((mark, token.start)),
             ')' | ']' => {
                 // `[0, 1)` is closed, and the `)` of `a)` or `1.` closes nothing.
@@ -64,10 +68,13 @@ pub(super) fn look(look: &mut Look<'_, '_>, block: &Block) {
 
 /// Returns whether a bracket belongs to a number or letter of a list: `1)`, `a)`, `iv)`.
 fn enumerates(block: &Block, index: usize) -> bool {
-    let Some(before) = index.checked_sub(1) else { return true };
+    let Some(before) = index.checked_sub(1) else {
+        return true;
+    };
     let word = block.token(before);
     let short = word.chars().count() <= 3 && word.chars().all(char::is_alphanumeric);
-    let first = before == 0 || !block.tokens[before - 1].word || block.tokens[before - 1].end < block.tokens[before].start;
+    let first =
+        before == 0 || !block.tokens[before - 1].word || block.tokens[before - 1].end < block.tokens[before].start;
     short && first
 }
 

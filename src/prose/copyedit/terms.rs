@@ -8,11 +8,11 @@ use crate::prose::span::{Block, Document};
 
 /// What a reader of a course about servers knows before it begins.
 const KNOWN: &[&str] = &[
-    "AND", "API", "ASCII", "BIOS", "CD", "CI", "CLI", "CPU", "CSS", "CSV", "CTRL", "DNS", "EOF", "ERROR", "FAIL", "FAQ", "FTP", "GB",
-    "GET", "GID", "GNU", "GPU", "GUI", "HEAD", "HTML", "HTTP", "HTTPS", "ID", "IDE", "IO", "IP", "ISO", "IT", "JSON", "KB", "LTS", "MB",
-    "NOT", "OK", "OR", "OS", "PASS", "PATH", "PC", "PDF", "PID", "POST", "PUT", "RAM", "README", "REST", "SKIP", "SQL", "SSD", "SSH",
-    "SSL", "TB", "TCP", "TLS", "TOML", "TODO", "TXT", "UDP", "UI", "UID", "URL", "US", "USB", "UTC", "UTF", "UUID", "VM", "XML", "YAML",
-    "ZIP",
+    "AND", "API", "ASCII", "BIOS", "CD", "CI", "CLI", "CPU", "CSS", "CSV", "CTRL", "DNS", "EOF", "ERROR", "FAIL",
+    "FAQ", "FTP", "GB", "GET", "GID", "GNU", "GPU", "GUI", "HEAD", "HTML", "HTTP", "HTTPS", "ID", "IDE", "IO", "IP",
+    "ISO", "IT", "JSON", "KB", "LTS", "MB", "NOT", "OK", "OR", "OS", "PASS", "PATH", "PC", "PDF", "PID", "POST", "PUT",
+    "RAM", "README", "REST", "SKIP", "SQL", "SSD", "SSH", "SSL", "TB", "TCP", "TLS", "TOML", "TODO", "TXT", "UDP",
+    "UI", "UID", "URL", "US", "USB", "UTC", "UTF", "UUID", "VM", "XML", "YAML", "ZIP",
 ];
 
 /// Returns a token's abbreviation: two to six capitals, perhaps with the s of a plural.
@@ -28,7 +28,9 @@ pub(in crate::prose) fn defined(document: &Document<'_>) -> HashMap<String, usiz
     let mut out: HashMap<String, usize> = HashMap::new();
     for block in &document.blocks {
         for index in 0..block.tokens.len() {
-            let Some(word) = abbreviation(block, index) else { continue };
+            let Some(word) = abbreviation(block, index) else {
+                continue;
+            };
             let before = index.checked_sub(1).map_or("", |at| block.token(at));
             let (after, second) = (block.token(index + 1), block.token_lower(index + 2));
             // `Kubernetes in Docker (KIND)`, `KIND (Kubernetes in Docker)`, `KIND is ..`, `KIND stands for ..`.
@@ -57,7 +59,9 @@ pub(super) fn look(look: &mut Look<'_, '_>) {
     for block in &document.blocks {
         let shouted = block.text == block.text.to_uppercase();
         for index in 0..block.tokens.len() {
-            let Some(word) = abbreviation(block, index) else { continue };
+            let Some(word) = abbreviation(block, index) else {
+                continue;
+            };
             let known = KNOWN.contains(&word)
                 || look.config.terms.iter().any(|known| known == word)
                 || look.config.names.contains_key(word)

@@ -21,7 +21,9 @@ pub(super) fn read(document: &mut Document) {
     }
     document.verbatim = scan.verbatim;
     for group in groups(text, &scan.comments) {
-        document.comments.push(group[0].whole.start..group[group.len() - 1].whole.end);
+        document
+            .comments
+            .push(group[0].whole.start..group[group.len() - 1].whole.end);
         let (stripped, map) = strip(text, group, document.language);
         let mut blocks = markdown::blocks(&stripped, Kind::Comment);
         for block in &mut blocks {
@@ -101,7 +103,10 @@ fn strip(text: &str, group: &[Comment], language: Language) -> (String, Vec<(usi
             if comment.block {
                 // The star that leads each line of a block comment.
                 let inner = content.trim_start();
-                if let Some(rest) = inner.strip_prefix("* ").or_else(|| inner.strip_prefix('*').filter(|_| inner.len() < 3)) {
+                if let Some(rest) = inner
+                    .strip_prefix("* ")
+                    .or_else(|| inner.strip_prefix('*').filter(|_| inner.len() < 3))
+                {
                     content = rest;
                 }
             }
@@ -110,7 +115,9 @@ fn strip(text: &str, group: &[Comment], language: Language) -> (String, Vec<(usi
             let directive = match language {
                 Language::Go => !comment.block && line.starts_with(|c: char| c.is_ascii_lowercase()),
                 Language::Shell => content.starts_with("shellcheck ") || line.starts_with('!'),
-                Language::Python => content.starts_with("noqa") || content.starts_with("type:") || line.starts_with('!'),
+                Language::Python => {
+                    content.starts_with("noqa") || content.starts_with("type:") || line.starts_with('!')
+                }
                 _ => false,
             };
             if !directive {
@@ -160,14 +167,21 @@ impl<'a> Scan<'a> {
     /// Returns where a mark comes next, or the end of the text.
     fn find(&self, mark: &str, from: usize) -> usize {
         let from = from.min(self.bytes.len());
-        self.text.get(from..).and_then(|rest| rest.find(mark)).map_or(self.bytes.len(), |at| from + at)
+        self.text
+            .get(from..)
+            .and_then(|rest| rest.find(mark))
+            .map_or(self.bytes.len(), |at| from + at)
     }
 
     /// Takes a comment that goes to the end of the line; `marks` of its bytes are its mark.
     fn line_comment(&mut self, marks: usize) {
         let start = self.at;
         let end = self.find("\n", start);
-        let end = if end > start && self.bytes[end - 1] == b'\r' { end - 1 } else { end };
+        let end = if end > start && self.bytes[end - 1] == b'\r' {
+            end - 1
+        } else {
+            end
+        };
         self.comments.push(Comment {
             whole: start..end,
             body: (start + marks).min(end)..end,
@@ -216,7 +230,9 @@ impl<'a> Scan<'a> {
                     self.string(self.at, end);
                 }
                 b'r' if rust && matches!(self.peek(1), b'"' | b'#') && !self.within_word() => self.raw_string(),
-                b'b' | b'c' if rust && self.peek(1) == b'r' && matches!(self.peek(2), b'"' | b'#') && !self.within_word() => {
+                b'b' | b'c'
+                    if rust && self.peek(1) == b'r' && matches!(self.peek(2), b'"' | b'#') && !self.within_word() =>
+                {
                     self.at += 1;
                     self.raw_string();
                 }
@@ -345,7 +361,9 @@ impl<'a> Scan<'a> {
             let before = self.at.checked_sub(1).map_or(b'\n', |at| self.bytes[at]);
             match self.peek(0) {
                 b'\\' => self.at += 2,
-                b'#' if before.is_ascii_whitespace() || matches!(before, b';' | b'(' | b'&' | b'|') => self.line_comment(1),
+                b'#' if before.is_ascii_whitespace() || matches!(before, b';' | b'(' | b'&' | b'|') => {
+                    self.line_comment(1);
+                }
                 b'\'' => {
                     let end = self.find("'", self.at + 1) + 1;
                     self.string(self.at, end);
@@ -363,8 +381,13 @@ impl<'a> Scan<'a> {
                         self.at += 1;
                     }
                     let rest = &self.text[self.at..];
-                    let end = rest.find([' ', '\t', '\n', ';', '|', '&', '>', ')']).unwrap_or(rest.len());
-                    let word: String = rest[..end].chars().filter(|c| !matches!(c, '\'' | '"' | '\\')).collect();
+                    let end = rest
+                        .find([' ', '\t', '\n', ';', '|', '&', '>', ')'])
+                        .unwrap_or(rest.len());
+                    let word: String = rest[..end]
+                        .chars()
+                        .filter(|c| !matches!(c, '\'' | '"' | '\\'))
+                        .collect();
                     self.at += end;
                     // `1 << 2` in arithmetic is no here-document.
                     if word.starts_with(|c: char| c.is_alphabetic() || c == '_') {
@@ -413,8 +436,11 @@ impl<'a> Scan<'a> {
             let content = self.text[start..comment.unwrap_or(end)].trim_end();
             let last = content.rsplit([' ', '\t']).next().unwrap_or_default();
             let header = last.strip_prefix(['|', '>']);
-            let header = header.is_some_and(|rest| rest.len() <= 2 && rest.bytes().all(|b| b"+-123456789".contains(&b)));
-            if header && (content.trim_end_matches(last).trim_end().ends_with([':', '-']) || content.trim_start() == last) {
+            let header =
+                header.is_some_and(|rest| rest.len() <= 2 && rest.bytes().all(|b| b"+-123456789".contains(&b)));
+            if header
+                && (content.trim_end_matches(last).trim_end().ends_with([':', '-']) || content.trim_start() == last)
+            {
                 // A scalar in a list item may be indented less than the item's text, but more than its hyphen.
                 scalar = Some(indent);
             }

@@ -100,7 +100,9 @@ impl<'a, 'd, 't> Reader<'a, 'd, 't> {
         };
         let script = self.mdx
             && block.kind == Kind::Paragraph
-            && ["import ", "export ", "{"].iter().any(|start| block.text.starts_with(start));
+            && ["import ", "export ", "{"]
+                .iter()
+                .any(|start| block.text.starts_with(start));
         if !script {
             self.out.blocks.push(block);
         }
@@ -236,7 +238,9 @@ impl<'a, 'd, 't> Reader<'a, 'd, 't> {
     fn start(&mut self, tag: Tag<'_>, range: Range<usize>) {
         match tag {
             Tag::Emphasis | Tag::Strong | Tag::Strikethrough | Tag::Superscript | Tag::Subscript => return,
-            Tag::Link { link_type, dest_url, .. } => {
+            Tag::Link {
+                link_type, dest_url, ..
+            } => {
                 self.out.links.push(Link {
                     to: dest_url.into_string(),
                     source: range.clone(),
@@ -269,7 +273,11 @@ impl<'a, 'd, 't> Reader<'a, 'd, 't> {
             Tag::BlockQuote(_) => self.quotes += 1,
             Tag::Item => {
                 self.items += 1;
-                let digits: String = self.text[range.start..].chars().take_while(char::is_ascii_digit).take(10).collect();
+                let digits: String = self.text[range.start..]
+                    .chars()
+                    .take_while(char::is_ascii_digit)
+                    .take(10)
+                    .collect();
                 if let (Some(Some(list)), Ok(number)) = (self.lists.last_mut(), digits.parse()) {
                     list.items.push((number, range.start..range.start + digits.len() + 1));
                 }
@@ -303,11 +311,9 @@ impl<'a, 'd, 't> Reader<'a, 'd, 't> {
 
     fn end(&mut self, tag: TagEnd, range: Range<usize>) {
         match tag {
-            TagEnd::Emphasis
-            | TagEnd::Strong
-            | TagEnd::Strikethrough
-            | TagEnd::Superscript
-            | TagEnd::Subscript => return,
+            TagEnd::Emphasis | TagEnd::Strong | TagEnd::Strikethrough | TagEnd::Superscript | TagEnd::Subscript => {
+                return;
+            }
             TagEnd::Link => {
                 let autolink = self.text[range].starts_with('<');
                 self.skip = self.skip.saturating_sub(usize::from(autolink));

@@ -42,8 +42,14 @@ fn markdown_becomes_prose_with_its_places() {
         ]
     );
     assert_eq!(document.headings[0].anchor, "a-title-with-code");
-    assert_eq!(document.fences[0].lines, [("echo  ".to_owned(), SAMPLE.find("echo").expect("there"))]);
-    assert_eq!(document.lists[0].items.iter().map(|item| item.0).collect::<Vec<_>>(), [1, 2]);
+    assert_eq!(
+        document.fences[0].lines,
+        [("echo  ".to_owned(), SAMPLE.find("echo").expect("there"))]
+    );
+    assert_eq!(
+        document.lists[0].items.iter().map(|item| item.0).collect::<Vec<_>>(),
+        [1, 2]
+    );
     assert_eq!(document.links.len(), 2);
     assert_eq!(document.breaks.len(), 1);
     assert!(document.blocks[2].quoted);
@@ -116,7 +122,13 @@ fn sentences_end_where_people_end_them() {
         .collect();
     assert_eq!(
         said,
-        ["Use it, e.g. here.", "Version 1.2 runs!", "\"Really?\"", "He said so.", "It is at \u{fffc}: see there."]
+        [
+            "Use it, e.g. here.",
+            "Version 1.2 runs!",
+            "\"Really?\"",
+            "He said so.",
+            "It is at \u{fffc}: see there."
+        ]
     );
 }
 
@@ -124,7 +136,11 @@ fn sentences_end_where_people_end_them() {
 fn anchors_are_githubs() {
     let text = "# What's new?\n## `labctl up` & co.\n## What's new?\n## Größe A-b_c\n";
     let document = Document::new(text, Language::Markdown);
-    let anchors: Vec<&str> = document.headings.iter().map(|heading| heading.anchor.as_str()).collect();
+    let anchors: Vec<&str> = document
+        .headings
+        .iter()
+        .map(|heading| heading.anchor.as_str())
+        .collect();
     assert_eq!(anchors, ["whats-new", "labctl-up--co", "whats-new-1", "größe-a-b_c"]);
 }
 
@@ -150,17 +166,79 @@ impl Numbers {
 
 /// Parts from which texts are put together that are as bad as can be.
 pub(crate) const BITS: [&str; 58] = [
-    "the ", "a ", "an ", "word", "\n", "\n\n", "```", "~~~~", "`", "*", "**", "_", "[", "](", ")", "(", "\"", "'", "#", "# ",
-    "> ", "- ", "1. ", "    ", "\t", "  \n", "\r\n", "\r", "<!--", "-->", "labctl-prose: allow x", "|", "---\n", "&amp;",
-    "\\", "\u{5e9}\u{5dc}\u{5d5}\u{5dd} ", "\u{202e}", "\u{200b}", "\u{feff}", "\u{1f468}\u{200d}\u{1f469} ", "e\u{301}", "$#",
-    "<<EOF", "EOF\n", "'''", "\"\"\"", "r#\"", "\"#", "/*", "*/", "//", "https://x.y/z", "{", "}", "<a id=\"", ": |\n", "…", ". ",
+    "the ",
+    "a ",
+    "an ",
+    "word",
+    "\n",
+    "\n\n",
+    "```",
+    "~~~~",
+    "`",
+    "*",
+    "**",
+    "_",
+    "[",
+    "](",
+    ")",
+    "(",
+    "\"",
+    "'",
+    "#",
+    "# ",
+    "> ",
+    "- ",
+    "1. ",
+    "    ",
+    "\t",
+    "  \n",
+    "\r\n",
+    "\r",
+    "<!--",
+    "-->",
+    "labctl-prose: allow x",
+    "|",
+    "---\n",
+    "&amp;",
+    "\\",
+    "\u{5e9}\u{5dc}\u{5d5}\u{5dd} ",
+    "\u{202e}",
+    "\u{200b}",
+    "\u{feff}",
+    "\u{1f468}\u{200d}\u{1f469} ",
+    "e\u{301}",
+    "$#",
+    "<<EOF",
+    "EOF\n",
+    "'''",
+    "\"\"\"",
+    "r#\"",
+    "\"#",
+    "/*",
+    "*/",
+    "//",
+    "https://x.y/z",
+    "{",
+    "}",
+    "<a id=\"",
+    ": |\n",
+    "…",
+    ". ",
 ];
 
 #[test]
 fn no_text_is_too_strange() {
     let languages = [
-        Language::Markdown, Language::Mdx, Language::Plain, Language::Rust, Language::Python, Language::Go,
-        Language::Shell, Language::Yaml, Language::Toml, Language::Other,
+        Language::Markdown,
+        Language::Mdx,
+        Language::Plain,
+        Language::Rust,
+        Language::Python,
+        Language::Go,
+        Language::Shell,
+        Language::Yaml,
+        Language::Toml,
+        Language::Other,
     ];
     let mut numbers = Numbers(0x9e37_79b9_7f4a_7c15);
     for round in 0..3000 {
