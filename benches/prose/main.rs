@@ -80,7 +80,8 @@ async fn main() -> Result<()> {
     }
     slop(&test, &reports, runs.get("sg"));
     rules(&test, &reports);
-    untouched(&test, &reports, &runs, has("--dump"));
+    untouched(&test, &reports, &runs, false, has("--dump"));
+    untouched(&test, &reports, &runs, true, false);
     seeded(&test, &checker, &work).await?;
     phrases(&checker, &work).await?;
     speed(&test, own, &runs);
@@ -198,7 +199,7 @@ fn rules(texts: &[&Text], reports: &[Report]) {
 }
 
 /// Findings of copyediting on text as it was published, and how many of them are right, as they were labelled by hand.
-fn untouched(test: &[&Text], reports: &[Report], runs: &HashMap<&str, Run>, dump: bool) {
+fn untouched(test: &[&Text], reports: &[Report], runs: &HashMap<&str, Run>, novels: bool, dump: bool) {
     let labels: HashMap<(&str, &str), &str> = LABELS
         .lines()
         .filter_map(|line| {
@@ -211,7 +212,13 @@ fn untouched(test: &[&Text], reports: &[Report], runs: &HashMap<&str, Run>, dump
         let key = (kind.to_owned(), words.split_whitespace().collect::<Vec<_>>().join(" "));
         *all.entry(key).or_default().entry(tool.to_owned()).or_default() += 1;
     };
-    for (text, report) in test.iter().zip(reports) {
+    let own = |text: &Text| (text.register == Register::General) == novels;
+    let files: BTreeSet<&Path> = test
+        .iter()
+        .filter(|text| own(text))
+        .map(|text| text.path.as_path())
+        .collect();
+    for (text, report) in test.iter().zip(reports).filter(|(text, _)| own(text)) {
         for finding in report
             .findings
             .iter()
@@ -230,7 +237,8 @@ fn untouched(test: &[&Text], reports: &[Report], runs: &HashMap<&str, Run>, dump
         }
     }
     for (tool, run) in runs {
-        for said in run.found.values().flatten() {
+        let inside = run.found.iter().filter(|(path, _)| files.contains(path.as_path()));
+        for said in inside.flat_map(|(_, said)| said) {
             let kind = match said.rule.as_str() {
                 "spelling" => "spelling",
                 "Vale.Repetition" | "lexical_illusions" => "doubled-word",
@@ -245,7 +253,10 @@ fn untouched(test: &[&Text], reports: &[Report], runs: &HashMap<&str, Run>, dump
             say(&format!("{kind}\t{words}\t?\t{}", by.join(", ")));
         }
     }
-    say("\n## Findings on untouched text (test half; right means that the text is wrong there)\n");
+    let texts = if novels { "six novels" } else { "how-to and reference" };
+    say(&format!(
+        "\n## Findings on untouched text ({texts}, test half; right means that the text is wrong there)\n"
+    ));
     say("| kind | tool | findings | different ones | of these labelled | right |\n|---|---|---|---|---|---|");
     let kinds: BTreeSet<&str> = all.keys().map(|(kind, _)| kind.as_str()).collect();
     for kind in kinds {
@@ -270,10 +281,9 @@ fn untouched(test: &[&Text], reports: &[Report], runs: &HashMap<&str, Run>, dump
         }
     }
     if let Some(vale) = runs.get("vale") {
-        let words = vale
-            .found
-            .values()
-            .flatten()
+        let inside = vale.found.iter().filter(|(path, _)| files.contains(path.as_path()));
+        let words = inside
+            .flat_map(|(_, said)| said)
             .filter(|said| said.rule == "Vale.Spelling")
             .count();
         say(&format!(
