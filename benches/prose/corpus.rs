@@ -170,7 +170,7 @@ pub(crate) struct Text {
     pub(crate) half: Half,
     /// The file that the tools read.
     pub(crate) path: PathBuf,
-    pub(crate) text: String,
+    pub(crate) markdown: String,
     pub(crate) words: usize,
 }
 
@@ -208,7 +208,7 @@ pub(crate) fn texts(package: &Package, from: &Path, work: &Path) -> Result<Vec<T
         }
         let documents = if name.ends_with("Rdata.rdb") {
             novels(&std::fs::read(&file)?)
-        } else if name.ends_with(".html") {
+        } else if file.extension().is_some_and(|ending| ending == "html") {
             let html = String::from_utf8_lossy(&std::fs::read(&file)?).into_owned();
             if package.name == "sqlite3-doc" && !is_old(&html) {
                 continue;
@@ -241,14 +241,14 @@ pub(crate) fn texts(package: &Package, from: &Path, work: &Path) -> Result<Vec<T
                 register: *register,
                 half: package.half,
                 path,
-                text,
+                markdown: text,
                 words,
             });
         }
     }
     // The same page may be in a package twice (print versions, indexes).
     let mut seen = std::collections::HashSet::new();
-    out.retain(|text| seen.insert(Digest::of(text.text.as_bytes())));
+    out.retain(|text| seen.insert(Digest::of(text.markdown.as_bytes())));
     Ok(out)
 }
 

@@ -69,7 +69,7 @@ async fn main() -> Result<()> {
     let start = Instant::now();
     let reports: Vec<Report> = test
         .iter()
-        .map(|text| checker.check(&text.path, text.text.as_bytes()))
+        .map(|text| checker.check(&text.path, text.markdown.as_bytes()))
         .collect();
     let own = start.elapsed();
     let mut runs = HashMap::new();
@@ -105,7 +105,10 @@ fn tune(texts: &[Text]) {
     for register in Register::ALL {
         let own: Vec<_> = tune.iter().filter(|text| text.register == register).collect();
         say(&format!("\n[p90.{}]  # {} documents", register.name(), own.len()));
-        let rates: Vec<_> = own.iter().map(|text| checker.rates(&text.path, &text.text)).collect();
+        let rates: Vec<_> = own
+            .iter()
+            .map(|text| checker.rates(&text.path, &text.markdown))
+            .collect();
         for rule in Rules::built_in()
             .all()
             .iter()
@@ -120,7 +123,7 @@ fn tune(texts: &[Text]) {
     }
     let reports: Vec<Report> = tune
         .iter()
-        .map(|text| checker.check(&text.path, text.text.as_bytes()))
+        .map(|text| checker.check(&text.path, text.markdown.as_bytes()))
         .collect();
     for gate in [5.0, 10.0, 15.0, 20.0, 30.0] {
         let over = reports.iter().filter(|report| report.score.per_1000 >= gate).count();
@@ -227,7 +230,7 @@ fn untouched(test: &[&Text], reports: &[Report], runs: &HashMap<&str, Run>, nove
             let kind = finding.rule.id.as_str();
             let words = if kind == "unclosed" {
                 // The mark alone says nothing; its surroundings do.
-                let line = text.text.lines().nth(finding.start.line - 1).unwrap_or_default();
+                let line = text.markdown.lines().nth(finding.start.line - 1).unwrap_or_default();
                 let at = finding.start.column.saturating_sub(1);
                 line.chars().skip(at.saturating_sub(25)).take(60).collect()
             } else {
@@ -292,6 +295,9 @@ fn untouched(test: &[&Text], reports: &[Report], runs: &HashMap<&str, Run>, nove
     }
 }
 
+/// Spoils a line; returns it with the words that are wrong now.
+type Spoil<'s> = &'s mut dyn FnMut(&str, &mut Numbers) -> Option<(String, String)>;
+
 /// An error that was put into a text.
 struct Seed {
     file: PathBuf,
@@ -300,15 +306,10 @@ struct Seed {
 }
 
 /// Puts errors of one kind into copies of the documents, a paragraph a line.
-fn plant(
-    test: &[&Text],
-    folder: &Path,
-    numbers: &mut Numbers,
-    spoil: &mut dyn FnMut(&str, &mut Numbers) -> Option<(String, String)>,
-) -> Result<Vec<Seed>> {
+fn plant(test: &[&Text], folder: &Path, numbers: &mut Numbers, spoil: Spoil<'_>) -> Result<Vec<Seed>> {
     let mut seeds = Vec::new();
     for text in test.iter().filter(|text| text.register != Register::General) {
-        let mut lines: Vec<String> = text.text.lines().map(str::to_owned).collect();
+        let mut lines: Vec<String> = text.markdown.lines().map(str::to_owned).collect();
         let file = folder.join(text.path.file_name().unwrap_or_default());
         let mut used = BTreeSet::new();
         for _ in 0..SEEDS * 4 {
@@ -401,7 +402,6 @@ async fn seeded(test: &[&Text], checker: &Checker, work: &Path) -> Result<()> {
         let (open, close) = (line.find('(')?, line.find(')')?);
         (open < close && !line[..close].contains('`')).then(|| (replaced(line, close, 1, ""), "(".to_owned()))
     };
-    type Spoil<'s> = &'s mut dyn FnMut(&str, &mut Numbers) -> Option<(String, String)>;
     let kinds: [(&str, &[&str], Spoil<'_>); 5] = [
         (
             "misspellings that packagers met (lintian's list)",
@@ -435,7 +435,7 @@ async fn seeded(test: &[&Text], checker: &Checker, work: &Path) -> Result<()> {
             });
             own.insert(file, said.collect());
         }
-        let mut row = |tool: &str, found: &HashMap<PathBuf, Vec<tools::Said>>| {
+        let row = |tool: &str, found: &HashMap<PathBuf, Vec<tools::Said>>| {
             let hit = |seed: &&Seed| {
                 found.get(&seed.file).is_some_and(|said| {
                     said.iter().any(|said| {
@@ -548,7 +548,7 @@ async fn phrases(checker: &Checker, work: &Path) -> Result<()> {
 
 #[expect(clippy::cast_precision_loss, reason = "sizes")]
 fn speed(test: &[&Text], own: Duration, runs: &HashMap<&str, Run>) {
-    let bytes: usize = test.iter().map(|text| text.text.len()).sum();
+    let bytes: usize = test.iter().map(|text| text.markdown.len()).sum();
     say(&format!(
         "\n## Time for the {:.1} MB of the test half (same run, one after the other)\n",
         bytes as f64 / 1e6

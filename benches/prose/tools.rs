@@ -100,7 +100,7 @@ fn parse<'l>(tool: &str, line: &'l str) -> Option<(&'l str, Said)> {
                 said(number, rule, text.split('\'').nth(1).unwrap_or_default())
             }
             _ => {
-                let rule = rest.splitn(3, ':').nth(1)?.trim();
+                let rule = rest.split(':').nth(1)?.trim();
                 // `There's a lexical illusion in 'the the' - a phrase is repeated.`
                 let words = rest.split(" in '").nth(1).unwrap_or_default();
                 said(number, rule, words.split('\'').next().unwrap_or_default())
