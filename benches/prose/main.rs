@@ -414,7 +414,7 @@ async fn seeded(test: &[&Text], checker: &Checker, work: &Path) -> Result<()> {
             &["doubled-word", "Vale.Repetition", "lexical_illusions"],
             &mut twice,
         ),
-        ("a for an, an for a", &["article"], &mut article),
+        ("`a` for `an` and back", &["article"], &mut article),
         ("a closing bracket is gone", &["unclosed"], &mut bracket),
     ];
     say("| errors | tool | found (95 % interval) | findings elsewhere in these files |\n|---|---|---|---|");
