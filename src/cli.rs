@@ -7,6 +7,7 @@ pub mod image;
 pub mod jobs;
 pub mod keeper;
 pub mod probe;
+pub mod prose;
 pub mod runtime;
 pub mod serve;
 pub mod status;
@@ -95,6 +96,8 @@ pub enum Verb {
     Serve(serve::Args),
     /// Run jobs on a dashboard, follow their output, look at their history
     Jobs(jobs::Args),
+    /// Hold prose to rules: spelling, links, padding, chapters, white space
+    Prose(prose::Args),
     /// Print the completions of a shell
     Completions(completions::Args),
     /// Ask something once, as the tests of the chart do
@@ -162,6 +165,7 @@ impl Cli {
             Verb::Env(args) => args.run(world).await,
             Verb::Serve(args) => args.run().await,
             Verb::Jobs(args) => args.run(world).await,
+            Verb::Prose(args) => args.run(&self.global).await,
             Verb::Completions(args) => args.run(),
             Verb::Probe(args) => args.run().await,
         }
@@ -209,6 +213,7 @@ fn parse_and_run() -> ExitCode {
         // directory nor a CA bundle. The server also has its own idea of what a signal means.
         match cli.verb {
             Verb::Serve(args) => exit_alone(args.run().await),
+            Verb::Prose(args) => exit_alone(args.run(&cli.global).await),
             Verb::Completions(args) => exit_alone(args.run()),
             Verb::Probe(args) => exit_alone(args.run().await),
             _ => run_to_exit(cli).await,

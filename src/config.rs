@@ -72,6 +72,10 @@ pub const VARIABLES: &[Variable] = &[
         about: "the helm that the tests of the chart use, where none is on PATH",
     },
     Variable {
+        name: "LABCTL_BENCH_SLOP_GUARD",
+        about: "the folder of Python's package slop_guard, whose list of phrases the benchmark of labctl prose reads",
+    },
+    Variable {
         name: "LABCTL_IMAGE_MIRROR",
         about: "host:port of an image registry to pull upstream images from instead of the public ones (plain HTTP on loopback)",
     },

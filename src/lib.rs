@@ -11,13 +11,14 @@
 //! | [`course`] | chapters: the typed `chapter.yaml`, the catalogue of chapters |
 //! | [`check`] | the check engine: spec, matchers, judge (pure), schedule, probes, explanations |
 //! | [`dashboard`] | the job-dashboard server |
+//! | [`prose`] | rules for text: spans, copyediting, padding, chapters, white space, the editor's server |
 //! | [`world`] | the one place where drivers are built |
 //! | [`drive`] | talking to the outside, one file each, no policy |
 //! | [`report`] | events and how they are shown; nothing else prints |
 //! | [`config`] | settings; nothing else reads the environment |
 //! | [`error`] | codes, exit codes, diagnoses |
 //!
-//! Imports go down only: `cli` -> {`course`, `lab`, `check`, `dashboard`} -> `world` -> `drive` -> `report` ->
+//! Imports go down only: `cli` -> {`course`, `lab`, `check`, `dashboard`, `prose`} -> `world` -> `drive` -> `report` ->
 //! `config` -> `error`; [`assets`] (embedded files) is used from any of them. Domain modules do not import each other,
 //! except `course` -> {`check`, `lab`}. `tests/it/arch.rs` keeps this true.
 //!
@@ -36,5 +37,6 @@ pub mod dashboard;
 pub mod drive;
 pub mod error;
 pub mod lab;
+pub mod prose;
 pub mod report;
 pub mod world;

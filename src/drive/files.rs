@@ -172,6 +172,43 @@ pub fn write_executable(path: &Path, contents: impl AsRef<[u8]>) -> Result<()> {
     write_with_mode(path, contents.as_ref(), 0o755)
 }
 
+/// Replaces a file that is there: whole or not at all. What a symbolic link leads to is replaced, not the link, and the
+/// file keeps its mode and, where the system allows it, its owner.
+///
+/// # Errors
+/// As [`write()`]; also where there is no file. The file is then as it was.
+pub fn replace(path: &Path, contents: &[u8]) -> Result<()> {
+    use std::os::unix::fs::{MetadataExt, PermissionsExt};
+    let attempt = || -> io::Result<()> {
+        let target = fs::canonicalize(path)?;
+        let meta = fs::metadata(&target)?;
+        let parent = target.parent().unwrap_or(Path::new("/"));
+        // A file that may not be written is not replaced either, although its directory would allow it.
+        drop(File::options().write(true).open(&target)?);
+        let mut file = tempfile::Builder::new()
+            .prefix(".labctl-")
+            .permissions(fs::Permissions::from_mode(meta.permissions().mode() & 0o7777))
+            .tempfile_in(parent)?;
+        file.write_all(contents)?;
+        // The umask took bits away when the file was made; and its owner is who runs this.
+        file.as_file().set_permissions(meta.permissions())?;
+        _ = std::os::unix::fs::fchown(file.as_file(), Some(meta.uid()), Some(meta.gid()));
+        file.as_file().sync_data()?;
+        file.persist(&target).map_err(|error| error.error)?;
+        Ok(())
+    };
+    attempt().map_err(|error| match error.kind() {
+        io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => anyhow::Error::new(error).context(
+            Diagnosis::new(
+                Code::NotWritable,
+                format!("replace `{}`: it cannot be written", path.display()),
+            )
+            .hint("it is as it was; chmod u+w makes it writable where it is yours"),
+        ),
+        _ => explain(error, "replace", path),
+    })
+}
+
 fn write_with_mode(path: &Path, contents: &[u8], mode: u32) -> Result<()> {
     use std::os::unix::fs::PermissionsExt;
     let parent = path.parent().unwrap_or(Path::new("."));
@@ -343,6 +380,22 @@ mod tests {
         assert_eq!(second.err().as_deref(), Some("pid 1 `labctl up`"));
         drop(held);
         assert!(Lock::try_take(&path, "other").expect("lockable").is_ok());
+    }
+
+    #[test]
+    fn what_is_replaced_keeps_its_mode_and_its_link() {
+        use std::os::unix::fs::PermissionsExt;
+        let dir = tempfile::tempdir().expect("temporary directory");
+        let (real, link) = (dir.path().join("real"), dir.path().join("link"));
+        write(&real, "old").expect("written");
+        fs::set_permissions(&real, fs::Permissions::from_mode(0o764)).expect("set");
+        std::os::unix::fs::symlink("real", &link).expect("linked");
+        replace(&link, b"new").expect("replaced");
+        assert_eq!(fs::read(&real).expect("there"), b"new");
+        assert!(fs::symlink_metadata(&link).expect("there").is_symlink());
+        assert_eq!(fs::metadata(&real).expect("there").permissions().mode() & 0o7777, 0o764);
+        assert!(replace(&dir.path().join("absent"), b"x").is_err());
+        assert_eq!(fs::read_dir(dir.path()).expect("readable").count(), 2);
     }
 
     #[test]

@@ -13,5 +13,6 @@ mod harness;
 mod jobs;
 mod postgres;
 mod process;
+mod prose;
 mod serve;
 mod store;
