@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use sqlx::{AssertSqlSafe, Executor as _, Sqlite as Driver, SqliteConnection, Transaction};
+use anyhow::Context as _;
+use sqlx::pool::PoolConnection;
+use sqlx::{AssertSqlSafe, Executor as _, Sqlite as Driver, SqliteConnection};
 use tokio::sync::MutexGuard;
 
 use super::{STATEMENT, Sqlite, Turn, fault, limit};
@@ -30,10 +32,13 @@ enum Kind {
     MakesRoom,
 }
 
-/// A transaction and the turn to write; undone where it is dropped before it is committed.
+/// A transaction and the turn to write; undone by [`Sqlite::tidy`] or the next one where it is dropped uncommitted.
+///
+/// Not sqlx's own: SQLite undoes a transaction by itself where the disk is full or a statement took too long, and sqlx would
+/// take the connection for one within a transaction ever after.
 struct Write<'a> {
-    _turn: MutexGuard<'a, Turn>,
-    transaction: Transaction<'static, Driver>,
+    turn: MutexGuard<'a, Turn>,
+    connection: PoolConnection<Driver>,
 }
 
 impl Sqlite {
@@ -48,6 +53,7 @@ impl Sqlite {
         let mut turn = self.turn().await?;
         let mut connection = self.0.writer.acquire().await.map_err(fault::sqlite)?;
         limit(&mut connection).await?;
+        undo(&mut turn, &mut connection).await;
         let durable = kind == Kind::Durable;
         if turn.durable != durable {
             let pragma = if durable {
@@ -67,23 +73,42 @@ impl Sqlite {
             connection.execute(pragma).await.map_err(fault::sqlite)?;
             turn.over_quota = over_quota;
         }
-        drop(connection);
         // The lock is taken at the beginning: a transaction that reads first could find that it may not write.
-        let transaction = self
-            .0
-            .writer
-            .begin_with("BEGIN IMMEDIATE")
+        connection.execute("BEGIN IMMEDIATE").await.map_err(fault::sqlite)?;
+        turn.begun = true;
+        Ok(Write { turn, connection })
+    }
+
+    /// Does something that writes, to its end, and leaves no transaction open behind it. Nobody has to wait for it: a
+    /// request that is given up between a commit and the telling of it would leave viewers with what is not true.
+    pub(super) async fn settled<T: Send + 'static>(
+        &self,
+        work: impl Future<Output = Result<T, StoreError>> + Send + 'static,
+    ) -> Result<T, StoreError> {
+        let store = self.clone();
+        let settled = tokio::spawn(async move {
+            let result = work.await;
+            store.tidy().await;
+            result
+        });
+        settled
             .await
-            .map_err(fault::sqlite)?;
-        Ok(Write {
-            _turn: turn,
-            transaction,
-        })
+            .context("the server stops")
+            .map_err(StoreError::Unavailable)?
+    }
+
+    async fn tidy(&self) {
+        let mut turn = self.0.turn.lock().await;
+        if turn.begun
+            && let Ok(mut connection) = self.0.writer.acquire().await
+        {
+            undo(&mut turn, &mut connection).await;
+        }
     }
 
     pub(super) async fn write_new(&self, new: NewJob) -> Result<Created, StoreError> {
         let mut write = self.begin(Kind::Usual).await?;
-        let connection = &mut *write.transaction;
+        let connection = &mut *write.connection;
         if let Some(key) = &new.key
             && let Some(job) = replayed(connection, &new.owner, key).await?
         {
@@ -146,7 +171,7 @@ impl Sqlite {
             _ => Kind::Usual,
         };
         let mut write = self.begin(kind).await?;
-        let connection = &mut *write.transaction;
+        let connection = &mut *write.connection;
         let Some(before) = row_of(connection, id).await?.filter(|job| job.version == version) else {
             return Ok(None);
         };
@@ -183,7 +208,7 @@ impl Sqlite {
 
     pub(super) async fn write_delete(&self, id: JobId, scope: Scope) -> Result<bool, StoreError> {
         let mut write = self.begin(Kind::MakesRoom).await?;
-        let connection = &mut *write.transaction;
+        let connection = &mut *write.connection;
         let job = row_of(connection, id).await?;
         let mine = |job: &Job| match &scope {
             Scope::All => true,
@@ -221,7 +246,7 @@ impl Sqlite {
 
     pub(super) async fn write_log(&self, id: JobId, chunk: Chunk) -> Result<(), StoreError> {
         let mut write = self.begin(Kind::Usual).await?;
-        let connection = &mut *write.transaction;
+        let connection = &mut *write.connection;
         let (number, first) = (id.number(), row::number(chunk.first)?);
         let stored = sqlx::query(
             "SELECT lines, length(data) FROM log_parts WHERE job = ?1 AND first = ?2
@@ -273,7 +298,7 @@ impl Sqlite {
         );
         let query = query.bind(name).bind(holder).bind(ttl);
         let taken = query
-            .execute(&mut *write.transaction)
+            .execute(&mut *write.connection)
             .await
             .map_err(fault::sqlite)?
             .rows_affected()
@@ -283,7 +308,12 @@ impl Sqlite {
     }
 
     async fn commit(&self, write: Write<'_>, changed: Option<Changed>) -> Result<(), StoreError> {
-        write.transaction.commit().await.map_err(fault::sqlite)?;
+        let Write {
+            mut turn,
+            mut connection,
+        } = write;
+        connection.execute("COMMIT").await.map_err(fault::sqlite)?;
+        turn.begun = false;
         if let Some(changed) = changed {
             // Nobody may be listening.
             _ = self.0.changes.send(changed);
@@ -309,6 +339,15 @@ impl Sqlite {
                 .await
                 .map_err(fault::sqlite)?;
         }
+    }
+}
+
+/// Undoes a transaction that was left.
+async fn undo(turn: &mut Turn, connection: &mut SqliteConnection) {
+    if turn.begun {
+        // It fails where SQLite has undone it already.
+        _ = connection.execute("ROLLBACK").await;
+        turn.begun = false;
     }
 }
 
