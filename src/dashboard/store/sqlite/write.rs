@@ -41,6 +41,13 @@ struct Write<'a> {
     connection: PoolConnection<Driver>,
 }
 
+impl Write<'_> {
+    /// Ends a transaction that found nothing to do.
+    async fn end(mut self) {
+        undo(&mut self.turn, &mut self.connection).await;
+    }
+}
+
 impl Sqlite {
     async fn turn(&self) -> Result<MutexGuard<'_, Turn>, StoreError> {
         fault::late(
@@ -88,7 +95,9 @@ impl Sqlite {
         let store = self.clone();
         let settled = tokio::spawn(async move {
             let result = work.await;
-            store.tidy().await;
+            if result.is_err() {
+                store.tidy().await;
+            }
             result
         });
         settled
@@ -112,6 +121,7 @@ impl Sqlite {
         if let Some(key) = &new.key
             && let Some(job) = replayed(connection, &new.owner, key).await?
         {
+            write.end().await;
             return Ok(Created::Replayed(job));
         }
         let mut id = new.id;
@@ -173,9 +183,11 @@ impl Sqlite {
         let mut write = self.begin(kind).await?;
         let connection = &mut *write.connection;
         let Some(before) = row_of(connection, id).await?.filter(|job| job.version == version) else {
+            write.end().await;
             return Ok(None);
         };
         if change.is_empty() {
+            write.end().await;
             return Ok(Some(before));
         }
         let (state, owner) = (before.state, before.owner.clone());
@@ -215,6 +227,7 @@ impl Sqlite {
             Scope::Owner(owner) => *owner == job.owner,
         };
         let Some(job) = job.filter(|job| job.state.is_final() && mine(job)) else {
+            write.end().await;
             return Ok(false);
         };
         let number = id.number();
@@ -255,11 +268,13 @@ impl Sqlite {
         let stored = stored.bind(number).bind(first).fetch_optional(&mut *connection).await;
         // The job was deleted: its log has no place any more.
         let Some(stored) = stored.map_err(fault::sqlite)? else {
+            write.end().await;
             return Ok(());
         };
         let lines = row::number(chunk.lines)?;
         // The same part again; or the longer one of two that begin alike, from two servers that read at once.
         if get::<_, i64>(&stored, 0)? >= lines {
+            write.end().await;
             return Ok(());
         }
         let grown = i64::try_from(chunk.data.len()).unwrap_or(i64::MAX) - get::<_, i64>(&stored, 1)?;
