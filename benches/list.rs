@@ -17,6 +17,7 @@ use labctl::dashboard::store::{Filter, JobStore, Page, Scope};
 use sqlx::Connection as _;
 
 #[path = "../tests/it/postgres.rs"]
+#[expect(dead_code, reason = "tests do more with a cluster")]
 mod postgres;
 
 const JOBS: u64 = 1_000_000;

@@ -309,7 +309,7 @@ async fn find<A: Ask>(database: &mut A, wanted: &Wanted) -> Result<Vec<Job>, Sto
             let maker = Maker::new(A::DIALECT, wanted, walk.lead, from, walk.below);
             walk.found.extend(database.jobs(maker.jobs(left, ids)).await?);
             walk.below = from;
-            if ended || walk.found.len() as i64 >= wanted.limit {
+            if ended || i64::try_from(walk.found.len()).is_ok_and(|found| found >= wanted.limit) {
                 return Ok(std::mem::take(&mut walk.found));
             }
         }

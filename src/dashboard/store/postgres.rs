@@ -171,11 +171,16 @@ fn query(statement: &Statement) -> Query<'_> {
     query
 }
 
-/// Returns whose jobs a scope has, for a condition that NULL turns off; nothing where it can be nobody's.
-fn whose(scope: &Scope) -> Option<Option<&str>> {
-    match scope {
-        Scope::All => Some(None),
-        Scope::Owner(owner) => (!owner.contains('\0')).then_some(Some(owner)),
+/// Whose jobs a statement may see, for a condition that NULL turns off.
+struct Whose<'a>(Option<&'a str>);
+
+impl<'a> Whose<'a> {
+    /// Returns nothing where it can be nobody's.
+    fn new(scope: &'a Scope) -> Option<Self> {
+        match scope {
+            Scope::All => Some(Self(None)),
+            Scope::Owner(owner) => (!owner.contains('\0')).then_some(Self(Some(owner))),
+        }
     }
 }
 
@@ -233,7 +238,9 @@ impl JobStore for Postgres {
     }
 
     async fn job(&self, id: JobId, scope: &Scope) -> Result<Option<Job>, StoreError> {
-        let Some(owner) = whose(scope) else { return Ok(None) };
+        let Some(Whose(owner)) = Whose::new(scope) else {
+            return Ok(None);
+        };
         timely(async {
             let mut connection = self.connection().await?;
             let sql = concat!(
@@ -267,7 +274,9 @@ impl JobStore for Postgres {
 
     async fn counts(&self, scope: &Scope) -> Result<Counts, StoreError> {
         let mut counts = no_counts();
-        let Some(owner) = whose(scope) else { return Ok(counts) };
+        let Some(Whose(owner)) = Whose::new(scope) else {
+            return Ok(counts);
+        };
         timely(async {
             let mut connection = self.connection().await?;
             let query = match owner {
@@ -307,7 +316,9 @@ impl JobStore for Postgres {
     }
 
     async fn delete(&self, id: JobId, scope: &Scope) -> Result<bool, StoreError> {
-        let Some(owner) = whose(scope) else { return Ok(false) };
+        let Some(Whose(owner)) = Whose::new(scope) else {
+            return Ok(false);
+        };
         timely(self.write_delete(id, owner)).await
     }
 

@@ -88,16 +88,15 @@ async fn hear(
     changes: &broadcast::Sender<Changed>,
 ) -> Result<(), StoreError> {
     loop {
-        let heard = match tokio::time::timeout(SILENCE, listener.try_recv()).await {
-            Ok(heard) => heard.map_err(fault::postgres)?,
-            Err(_) => {
-                // A connection whose other end vanished says nothing for ever.
-                let asked = tokio::time::timeout(SILENCE, sqlx::query("SELECT 1").execute(&mut *listener)).await;
-                fault::late(asked, "asking the connection that listens")?.map_err(fault::postgres)?;
-                continue;
-            }
+        let Ok(heard) = tokio::time::timeout(SILENCE, listener.try_recv()).await else {
+            // A connection whose other end vanished says nothing for ever.
+            let asked = tokio::time::timeout(SILENCE, sqlx::query("SELECT 1").execute(&mut *listener)).await;
+            fault::late(asked, "asking the connection that listens")?.map_err(fault::postgres)?;
+            continue;
         };
-        let Some(first) = heard else { return Ok(()) };
+        let Some(first) = heard.map_err(fault::postgres)? else {
+            return Ok(());
+        };
         let mut notes = vec![first.payload().to_owned()];
         while notes.len() < BATCH
             && let Some(next) = listener.next_buffered()
