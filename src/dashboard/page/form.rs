@@ -8,6 +8,7 @@ use axum::http::StatusCode;
 use axum::response::Response;
 use maud::{Markup, html};
 
+use super::show::said;
 use super::visit::{Failure, Form, Visit, Work, secret, see_other};
 use super::words;
 use crate::dashboard::job::JobId;
@@ -381,7 +382,7 @@ fn summary(typed: &Typed, faults: &Faults) -> Markup {
             div #faults .faults role="alert" tabindex="-1" {
                 h2 { @if matches!(typed, Typed::Json(_)) { "This document cannot be run" } @else { "This job cannot be run" } }
                 ul { @for (field, texts) in sorted { @for text in texts {
-                    li { @if !field.is_empty() { a href={ "#" (field) } { (title(field)) } ": " } (text) }
+                    li { @if !field.is_empty() { a href={ "#" (field) } { (title(field)) } ": " } (said(text)) }
                 } } }
             }
         }
@@ -427,7 +428,7 @@ fn described(name: &str, faults: &Faults) -> (String, Option<&'static str>) {
 fn fault(name: &'static str, faults: &Faults) -> Markup {
     html! {
         @if let Some(texts) = faults.get(name) {
-            span.fault id={ (name) "-fault" } { @for text in texts { span { (text) } } }
+            span.fault id={ (name) "-fault" } { @for text in texts { span { (said(text)) } } }
         }
     }
 }
