@@ -108,8 +108,8 @@ fn serve(world: &TestEnvironment, port: u16) -> (Child, u16) {
     (server, port)
 }
 
-/// Ten thousand lines: numbers, a colour, errors, what would be HTML.
-const LONG: &str = r#"seq 1 9996; printf '\033[1;31mred\033[0m end\n'; echo 'bad thing' >&2; echo '<b>bold</b><script>document.title="owned"</script>'; echo last"#;
+/// Ten thousand lines: numbers, a colour, errors, what would be HTML. Two pipes have no order, so the error has time.
+const LONG: &str = r#"seq 1 9996; printf '\033[1;31mred\033[0m end\n'; sleep 0.2; echo 'bad thing' >&2; sleep 0.2; echo '<b>bold</b><script>document.title="owned"</script>'; echo last"#;
 
 #[test]
 fn the_list_lives_and_leaves_alone_who_reads() {
