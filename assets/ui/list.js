@@ -135,6 +135,7 @@ function take(jobs) {
 }
 
 stream('/events', {
+  last: 'page', // So also what happened since it was made is told.
   batch(events) {
     const jobs = [];
     for (const { event, data } of events) {

@@ -1,15 +1,14 @@
 // A stream of server-sent events that comes back after a break and says how it is.
 //
-// EventSource hands events on one by one, hides why it stopped, and never gives up; a log of 100,000 lines wants them
-// in batches, and a page wants to say what is going on.
+// EventSource hands events on one by one and hides why it stopped; a log of 100,000 lines wants batches.
 import { server } from './show.js';
 
 const SILENCE = 45000; // The server says something every 15 s.
 const HIDDEN = 20000; // A tab that nobody sees gives its connection back after this.
 
 // `batch(events)` gets [{event, data}]; `state(word, text)` gets how the stream is, for programs and for people.
-export function stream(url, { batch, state }) {
-  let last = '', retry = 1000, failures = 0, abort, timer, hider, over = false;
+export function stream(url, { batch, state, last = '' }) {
+  let retry = 1000, failures = 0, abort, timer, hider, over = false;
 
   async function open() {
     clearTimeout(timer);

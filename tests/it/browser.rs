@@ -108,8 +108,8 @@ fn serve(world: &TestEnvironment, port: u16) -> (Child, u16) {
     (server, port)
 }
 
-/// Ten thousand lines: numbers, a colour, errors, what would be HTML.
-const LONG: &str = r#"seq 1 9996; printf '\033[1;31mred\033[0m end\n'; echo 'bad thing' >&2; echo '<b>bold</b><script>document.title="owned"</script>'; echo last"#;
+/// Ten thousand lines: numbers, a colour, errors, what would be HTML. Two pipes have no order, so the error has time.
+const LONG: &str = r#"seq 1 9996; printf '\033[1;31mred\033[0m end\n'; sleep 0.2; echo 'bad thing' >&2; sleep 0.2; echo '<b>bold</b><script>document.title="owned"</script>'; echo last"#;
 
 #[test]
 fn the_list_lives_and_leaves_alone_who_reads() {
@@ -201,14 +201,14 @@ fn a_selection_is_cancelled_after_a_question() {
         "the selection",
         "return document.getElementById('picked').textContent === '2 selected'",
     );
-    browser.click("#bulk button[value=cancel]");
+    browser.follow("#bulk button[value=cancel]");
     let question = browser.text("main");
     assert!(question.contains("Cancel 1 job?"), "{question}");
     assert!(
         question.contains("Left as they are") && question.contains("short"),
         "{question}"
     );
-    browser.click("form.answer button.danger");
+    browser.follow("form.answer button.danger");
     assert!(
         browser.url().ends_with("/?q=o&done=cancel&count=1"),
         "{}",
@@ -231,7 +231,7 @@ fn a_form_of_another_browser_does_nothing() {
     let id = site.create(&json!({"name": "kept", "command": ["true"], "suspend": true}));
     browser.go(&site.url(&format!("/ui/act?do=cancel&id={id}")));
     browser.run("document.querySelector('form.answer [name=token]').value = '0'.repeat(32)");
-    browser.click("form.answer button.danger");
+    browser.follow("form.answer button.danger");
     assert!(
         browser.text("h1").contains("not one of this browser's"),
         "{}",
@@ -290,7 +290,7 @@ fn a_log_is_read_searched_and_linked_to() {
         "the next match",
         "return document.querySelector('.row.hit')?.textContent.includes('777')",
     );
-    assert_eq!(browser.run("return CSS.highlights.get('found').size > 0"), true);
+    browser.wait("the marks", "return CSS.highlights.get('found').size > 0");
 
     browser.fill("#line", "5000\u{e007}");
     browser.wait("line 5,000", "const row = document.querySelector('.row.target'), view = document.querySelector('.view').getBoundingClientRect(); if (!row || row.querySelector('.x').textContent !== '5000') return false; const at = row.getBoundingClientRect(); return at.top >= view.top && at.bottom <= view.bottom");
@@ -369,7 +369,7 @@ fn without_scripts_one_can_do_all_the_same() {
     browser.go(&site.url("/ui/jobs/new"));
     browser.fill("#name", "-wrong");
     browser.fill("#command", "sh -c 'echo one; echo two'");
-    browser.click("form.job .answer .primary");
+    browser.follow("form.job .answer .primary");
     assert!(
         browser.text("#name-fault").contains("begins and ends with a letter"),
         "{}",
@@ -377,11 +377,11 @@ fn without_scripts_one_can_do_all_the_same() {
     );
     assert!(browser.text("#faults").contains("Name"));
     browser.fill("#name", "plain");
-    browser.click("form.job button[value=json]");
+    browser.follow("form.job button[value=json]");
     let json = browser.text("#json");
     assert!(json.contains("echo one; echo two"), "{json}");
-    browser.click("form.job button[value=fields]");
-    browser.click("form.job .answer .primary");
+    browser.follow("form.job button[value=fields]");
+    browser.follow("form.job .answer .primary");
     let id = browser.url().rsplit('/').next().expect("an id").to_owned();
     assert_eq!(id.len(), 13, "{}", browser.url());
     site.ended(&id);
@@ -389,15 +389,15 @@ fn without_scripts_one_can_do_all_the_same() {
     assert!(browser.text("#head").contains("succeeded"), "{}", browser.text("#head"));
     let log = browser.text("pre.log");
     assert!(log.contains("1     one") && log.contains("2     two"), "{log}");
-    browser.click("#head button[value=delete]");
+    browser.follow("#head button[value=delete]");
     assert!(browser.text("main").contains("Delete 1 job?"));
-    browser.click("form.answer button.danger");
+    browser.follow("form.answer button.danger");
     assert!(
         browser.text("#empty").contains("No jobs yet"),
         "{}",
         browser.text("main")
     );
-    browser.click(".to-dark");
+    browser.follow(".to-dark");
     assert!(
         browser.find("html[data-theme=dark]").len() == 1,
         "the theme is the server's to remember"
@@ -435,8 +435,16 @@ fn every_control_has_a_name_and_its_turn_on_any_screen() {
             assert_eq!(browser.run(twice), "", "ids of {path}");
             let marks = "return ['header', 'main', 'h1', 'html[lang]', 'title'].filter(one => document.querySelectorAll(one).length !== 1).join()";
             assert_eq!(browser.run(marks), "", "{path} has one each");
-            for element in browser.find("a[href], button:not([tabindex='-1']):not([hidden]), input:not([type=hidden]):not([hidden]), textarea, summary, [tabindex='0']") {
-                assert_ne!(browser.name(&element).trim(), "", "{path}: {}", browser.run("return document.title"));
+            // What is not shown has no name, and needs none.
+            browser.run(
+                "for (const e of document.querySelectorAll('a[href], button, input, textarea, summary, [tabindex]'))
+                     if (e.tabIndex >= 0 && e.checkVisibility({visibilityProperty: true})) e.dataset.control = ''",
+            );
+            let controls = browser.find("[data-control]");
+            assert!(controls.len() > 4, "{path}");
+            for element in controls {
+                let html = browser.html(&element);
+                assert_ne!(browser.name(&element).trim(), "", "{path}: {html}");
             }
             turns(&browser, path);
             assert!(

@@ -344,7 +344,7 @@ mod tests {
         assert_eq!((asked.ids.len(), asked.back.as_str()), (2, "/"));
         assert!(read("do=format&id=0000000000001").is_err());
         assert!(read("do=cancel").is_err());
-        let many: String = (0..=PAGE_LIMIT).map(|number| format!("&id={number:013}")).collect();
-        assert!(read(&format!("do=cancel{many}")).is_err());
+        let many: Vec<String> = (0..=PAGE_LIMIT).map(|number| format!("&id={number:013}")).collect();
+        assert!(read(&format!("do=cancel{}", many.concat())).is_err());
     }
 }

@@ -8,6 +8,7 @@ use axum::http::StatusCode;
 use axum::response::Response;
 use maud::{Markup, html};
 
+use super::show::said;
 use super::visit::{Failure, Form, Visit, Work, secret, see_other};
 use super::words;
 use crate::dashboard::job::JobId;
@@ -35,7 +36,7 @@ struct Draft {
 /// The form as a whole.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Typed {
-    Fields(Draft),
+    Fields(Box<Draft>),
     Json(String),
 }
 
@@ -218,7 +219,7 @@ impl Typed {
         if form.one("as") == "json" {
             Self::Json(form.one("json").replace("\r\n", "\n"))
         } else {
-            Self::Fields(Draft::from_form(form))
+            Self::Fields(Box::new(Draft::from_form(form)))
         }
     }
 
@@ -252,7 +253,7 @@ pub(super) async fn empty(visit: Visit, Work(service): Work, RawQuery(text): Raw
             }
         }
     };
-    show(&visit, &Typed::Fields(draft), &Faults::new(), None)
+    show(&visit, &Typed::Fields(Box::new(draft)), &Faults::new(), None)
 }
 
 /// Creates the job, or shows the form again: in its other form, or with what is wrong.
@@ -270,7 +271,12 @@ pub(super) async fn create(visit: Visit, Work(service): Work, body: Bytes) -> Re
             let json = serde_json::to_string_pretty(&spec).unwrap_or_default();
             show(&visit, &Typed::Json(json), &Faults::new(), key)
         }
-        ("fields", Some(spec)) => show(&visit, &Typed::Fields(Draft::from_spec(&spec)), &Faults::new(), key),
+        ("fields", Some(spec)) => show(
+            &visit,
+            &Typed::Fields(Box::new(Draft::from_spec(&spec))),
+            &Faults::new(),
+            key,
+        ),
         (_, Some(spec)) if faults.is_empty() => {
             let sent = key.map(|key| format!("form:{key}"));
             match service.create(&visit.caller, spec, sent).await {
@@ -355,7 +361,7 @@ fn content(visit: &Visit, typed: &Typed, faults: &Faults, key: &str) -> Markup {
                     }
                     Typed::Json(text) => {
                         input type="hidden" name="as" value="json";
-                        (area("json", "The job as JSON", text, faults, 18, html! { "As " code { "POST /jobs" } " takes it; " a href="/openapi.json" { "openapi.json" } " describes every field." }))
+                        (area("json", "The job as JSON", text, faults, 18, &html! { "As " code { "POST /jobs" } " takes it; " a href="/openapi.json" { "openapi.json" } " describes every field." }))
                         div.answer {
                             button.primary name="do" value="create" { "Create job" }
                             button name="do" value="fields" { "Edit as form" }
@@ -381,7 +387,7 @@ fn summary(typed: &Typed, faults: &Faults) -> Markup {
             div #faults .faults role="alert" tabindex="-1" {
                 h2 { @if matches!(typed, Typed::Json(_)) { "This document cannot be run" } @else { "This job cannot be run" } }
                 ul { @for (field, texts) in sorted { @for text in texts {
-                    li { @if !field.is_empty() { a href={ "#" (field) } { (title(field)) } ": " } (text) }
+                    li { @if !field.is_empty() { a href={ "#" (field) } { (title(field)) } ": " } (said(text)) }
                 } } }
             }
         }
@@ -395,13 +401,13 @@ fn fields(draft: &Draft, faults: &Faults) -> Markup {
     };
     html! {
         (input("name", "Name", &draft.name, faults, "text", &html! { "For people; letters, digits, " code { "-" } ", " code { "_" } " and " code { "." } }, None))
-        (area("command", "Command", &draft.command, faults, 4, html! { "The program and its arguments, quoted as for a shell: " code { "python3 train.py --rate 0.1" } }))
+        (area("command", "Command", &draft.command, faults, 4, &html! { "The program and its arguments, quoted as for a shell: " code { "python3 train.py --rate 0.1" } }))
         label.check { input type="checkbox" name="shell" checked[draft.shell]; span { "Run it as a shell script (" code { "sh -c" } "), with variables, pipes and several lines" } }
         details open[!draft.image.is_empty() || !draft.env.is_empty() || !draft.labels.is_empty() || draft.suspend || ["image", "env", "labels"].iter().any(|name| faults.contains_key(name))] {
             summary { "Image, environment, labels" }
             (input("image", "Image", &draft.image, faults, "text", &html! { "Where jobs run in containers; empty for the runner's own" }, None))
-            (area("env", "Environment", &draft.env, faults, 3, html! { "One " code { "NAME=value" } " a line. Nothing of the server's own environment is passed on." }))
-            (area("labels", "Labels", &draft.labels, faults, 2, html! { "One " code { "name=value" } " a line, to find the job by" }))
+            (area("env", "Environment", &draft.env, faults, 3, &html! { "One " code { "NAME=value" } " a line. Nothing of the server's own environment is passed on." }))
+            (area("labels", "Labels", &draft.labels, faults, 2, &html! { "One " code { "name=value" } " a line, to find the job by" }))
             label.check { input type="checkbox" name="suspend" checked[draft.suspend]; "Hold it back until it is resumed" }
         }
         fieldset.limits {
@@ -427,7 +433,7 @@ fn described(name: &str, faults: &Faults) -> (String, Option<&'static str>) {
 fn fault(name: &'static str, faults: &Faults) -> Markup {
     html! {
         @if let Some(texts) = faults.get(name) {
-            span.fault id={ (name) "-fault" } { @for text in texts { span { (text) } } }
+            span.fault id={ (name) "-fault" } { @for text in texts { span { (said(text)) } } }
         }
     }
 }
@@ -456,7 +462,7 @@ fn input(
     }
 }
 
-fn area(name: &'static str, title: &str, value: &str, faults: &Faults, rows: u32, hint: Markup) -> Markup {
+fn area(name: &'static str, title: &str, value: &str, faults: &Faults, rows: u32, hint: &Markup) -> Markup {
     let (by, wrong) = described(name, faults);
     html! {
         div.field {
@@ -514,7 +520,7 @@ mod tests {
         let draft = Draft::from_form(&form(
             "name=%3Cb%3E%22%27&command=%3C/textarea%3E%3Cscript%3E&env=%3Ci%3E&image=%22onfocus%3Dx&retries=%3Cu%3E",
         ));
-        let typed = Typed::Fields(draft);
+        let typed = Typed::Fields(Box::new(draft));
         let (spec, mut faults) = typed.spec();
         placed(&spec.expect("a document").faults(), &mut faults);
         let visit = super::super::visit::tests::visit();

@@ -114,7 +114,7 @@ fn chips(query: &Query, counts: &Counts) -> Markup {
 
 fn filters(visit: &Visit, query: &Query, faults: &Faults) -> Markup {
     let fault = |name: &str| {
-        html! { @if let Some(text) = faults.get(name) { span.fault id={ "fault-" (name) } { (text) } } }
+        html! { @if let Some(text) = faults.get(name) { span.fault id={ "fault-" (name) } { (show::said(text)) } } }
     };
     let field = |name: &'static str, title: &str, value: &str, kind: &str, hint: &str| {
         let described = faults.contains_key(name).then(|| format!("fault-{name}"));

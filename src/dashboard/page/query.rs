@@ -271,7 +271,7 @@ mod tests {
             "/?owner=anna&label=team%3Dred%2C+tier%3D&since=2026-01-31&until=2026-02-01T00%3A00%3A00Z",
             "/?after=0000000000009&back=0000000000001.0000000000002",
         ] {
-            let (query, faults) = Query::read(text.trim_start_matches("/").trim_start_matches('?'));
+            let (query, faults) = Query::read(text.trim_start_matches('/').trim_start_matches('?'));
             assert!(faults.is_empty(), "{faults:?}");
             assert_eq!(query.address(), text);
         }

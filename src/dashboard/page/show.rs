@@ -81,6 +81,15 @@ pub(super) fn state(state: State) -> Markup {
     html! { span class={ "state " (state) } { (icon(state.name())) span { (state) } } }
 }
 
+/// Shows a text of our own in which code stands between backticks.
+pub(super) fn said(text: &str) -> Markup {
+    html! {
+        @for (place, part) in text.split('`').enumerate() {
+            @if place % 2 == 1 { code { (part) } } @else { (part) }
+        }
+    }
+}
+
 /// Returns a number of jobs as words.
 pub(super) fn jobs(count: usize) -> String {
     if count == 1 {

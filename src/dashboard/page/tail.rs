@@ -36,7 +36,9 @@ pub(super) async fn read(service: &Service, caller: &Caller, id: JobId) -> Resul
         match item {
             Item::Lines { lines, seen } => {
                 tail.last = seen;
-                lines.iter().for_each(|line| tail.add(line));
+                for line in &lines {
+                    tail.add(line);
+                }
             }
             Item::Gap { from, to } => _ = writeln!(tail.text, "        lines {from} to {to} are missing"),
         }

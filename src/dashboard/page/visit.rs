@@ -1,5 +1,7 @@
 //! One look at a page: who looks, the token of this browser's forms, the theme; and the frame around every page.
 
+use std::fmt::Write as _;
+
 use axum::body::Bytes;
 use axum::extract::FromRequestParts;
 use axum::http::request::Parts;
@@ -161,7 +163,10 @@ pub(super) fn secret() -> Result<String, Failure> {
             "Its log says more.",
         )
     })?;
-    Ok(bytes.iter().map(|byte| format!("{byte:02x}")).collect())
+    Ok(bytes.iter().fold(String::new(), |mut text, byte| {
+        _ = write!(text, "{byte:02x}");
+        text
+    }))
 }
 
 impl<S: Send + Sync> FromRequestParts<S> for Visit {

@@ -10,7 +10,8 @@ use labctl::config;
 use serde_json::{Value, json};
 
 /// How long a test waits for what is to come.
-pub(crate) const LIMIT: Duration = Duration::from_secs(15);
+/// A server that was killed holds its lease for 15 s.
+pub(crate) const LIMIT: Duration = Duration::from_secs(40);
 /// The key under which the protocol hands out elements.
 const ELEMENT: &str = "element-6066-11e4-a52e-4f735466cecf";
 
@@ -157,16 +158,32 @@ impl Browser {
     }
 
     fn one(&self, selector: &str) -> String {
-        self.find(selector)
-            .into_iter()
-            .next()
-            .unwrap_or_else(|| panic!("no `{selector}` in {}", self.url()))
+        let start = Instant::now();
+        loop {
+            if let Some(element) = self.find(selector).into_iter().next() {
+                return element;
+            }
+            assert!(start.elapsed() < LIMIT, "no `{selector}` in {}", self.url());
+            std::thread::sleep(Duration::from_millis(25));
+        }
     }
 
     /// Clicks as a person does: what is hidden or covered cannot be clicked.
     pub(crate) fn click(&self, selector: &str) {
         let element = self.one(selector);
         self.call("POST", &format!("/element/{element}/click"), Some(&json!({})));
+    }
+
+    /// Clicks on what leads to another page, and waits until this one is gone.
+    pub(crate) fn follow(&self, selector: &str) {
+        let element = self.one(selector);
+        self.call("POST", &format!("/element/{element}/click"), Some(&json!({})));
+        let start = Instant::now();
+        let path = format!("/session/{}/element/{element}/name", self.session);
+        while request(self.port, "GET", &path, None).0 == 200 {
+            assert!(start.elapsed() < LIMIT, "`{selector}` leads nowhere in {}", self.url());
+            std::thread::sleep(Duration::from_millis(25));
+        }
     }
 
     /// Types into an element.
@@ -209,6 +226,12 @@ impl Browser {
             .as_str()
             .expect("text")
             .to_owned()
+    }
+
+    /// Returns an element as HTML, for messages.
+    pub(crate) fn html(&self, element: &str) -> String {
+        let element = json!({"script": "return arguments[0].outerHTML.slice(0, 200)", "args": [{(ELEMENT): element}]});
+        self.call("POST", "/execute/sync", Some(&element)).to_string()
     }
 
     /// Waits until a script returns true.
