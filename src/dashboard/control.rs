@@ -300,7 +300,7 @@ impl Control {
                 told = told.recv() => told,
                 _ = again.tick() => {
                     let gone = missing.extract_if(.., |_, since| since.elapsed() >= GONE_AFTER).map(|(id, _)| id);
-                    unwritten.extend(gone.map(|id| (id, self::quiet(Phase::Gone))));
+                    unwritten.extend(gone.map(|id| (id, quiet(Phase::Gone))));
                     for (id, seen) in std::mem::take(&mut unwritten) {
                         if !self.saw_surely(id, &seen).await {
                             unwritten.insert(id, seen);

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Result;
+use tokio::runtime::Handle;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
@@ -83,6 +84,7 @@ impl FromStr for StoreUrl {
 pub(super) struct Parts {
     api: Api,
     work: JoinHandle<()>,
+    ending: CancellationToken,
 }
 
 impl Parts {
@@ -106,8 +108,18 @@ impl Parts {
         let store = places.first().await?;
         let guard = Guard::new(auth, args.host.clone());
         let api = Api::new(guard, Streams::new(args.max_streams.get(), closing.clone()));
-        let work = tokio::spawn(work(api.clone(), places, store, runner));
-        Ok(Some(Self { api, work }))
+        let ending = CancellationToken::new();
+        let (handle, ended, ready) = (Handle::current(), ending.clone(), api.clone());
+        // A thread of its own: the compiler does not see that the opening of a database may go from thread to thread.
+        let work = tokio::task::spawn_blocking(move || {
+            handle.block_on(async {
+                tokio::select! {
+                    () = work(ready, places, store, runner) => {}
+                    () = ended.cancelled() => {}
+                }
+            });
+        });
+        Ok(Some(Self { api, work, ending }))
     }
 
     /// Returns what routes of jobs use.
@@ -117,7 +129,7 @@ impl Parts {
 
     /// Ends the work. Jobs that are processes see their lifeline close, and end.
     pub(super) async fn end(self) {
-        self.work.abort();
+        self.ending.cancel();
         _ = self.work.await;
     }
 }
