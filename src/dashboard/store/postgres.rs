@@ -77,11 +77,7 @@ impl Postgres {
             .application_name("labctl")
             .disable_statement_logging();
         let place = place(&options);
-        let opened = |error| match fault::postgres(error) {
-            StoreError::Unavailable(error) => StoreError::Unavailable(error.context(format!("connect to {place}"))),
-            other => other,
-        };
-        let version = tokio::time::timeout(MIGRATION, migrate(&options, opened)).await;
+        let version = tokio::time::timeout(MIGRATION, migrate(options.clone(), &place)).await;
         let version = fault::late(version, "bringing the database up to date")??;
         let pool = PgPoolOptions::new()
             .max_connections(CONNECTIONS)
@@ -96,7 +92,7 @@ impl Postgres {
         let changes = broadcast::Sender::new(CHANGES);
         let listener = listen::Listener::start(options, pool.clone(), changes.clone())
             .await
-            .map_err(opened)?;
+            .map_err(|error| opened(error, &place))?;
         Ok(Self(Arc::new(Inner {
             pool,
             version,
@@ -120,22 +116,35 @@ fn place(options: &PgConnectOptions) -> String {
 }
 
 /// Brings the database up to date, one server at a time (an advisory lock), and returns its version.
-async fn migrate(options: &PgConnectOptions, opened: impl Fn(sqlx::Error) -> StoreError) -> Result<String, StoreError> {
-    let mut connection = options.connect().await.map_err(&opened)?;
+async fn migrate(options: PgConnectOptions, place: &str) -> Result<String, StoreError> {
+    // A connection without the limits of a session: making an index on a large table takes its time.
+    let pool = PgPoolOptions::new()
+        .max_connections(1)
+        .acquire_timeout(ACQUIRE)
+        .connect_with(options)
+        .await;
+    let pool = pool.map_err(|error| opened(error, place))?;
     let row = sqlx::query("SHOW server_version")
-        .fetch_one(&mut connection)
+        .fetch_one(&pool)
         .await
-        .map_err(&opened)?;
+        .map_err(|error| opened(error, place))?;
     let version: String = get(&row, 0)?;
-    // `15.18 (Debian 15.18-0+deb12u1)`: the packager says nothing of interest.
-    let version = version.split(' ').next().unwrap_or_default().to_owned();
     let migrator = migration::all("postgres").map_err(StoreError::Broken)?;
     migrator
-        .run(&mut connection)
+        .run(&pool)
         .await
-        .map_err(|error| fault::migration(error, &opened))?;
-    _ = connection.close().await;
-    Ok(version)
+        .map_err(|error| fault::migration(error, |error| opened(error, place)))?;
+    pool.close().await;
+    // `15.18 (Debian 15.18-0+deb12u1)`: the packager says nothing of interest.
+    Ok(version.split(' ').next().unwrap_or_default().to_owned())
+}
+
+/// Returns what it means that a database cannot be opened.
+fn opened(error: sqlx::Error, place: &str) -> StoreError {
+    match fault::postgres(error) {
+        StoreError::Unavailable(error) => StoreError::Unavailable(error.context(format!("connect to {place}"))),
+        other => other,
+    }
 }
 
 /// Gives a call its time.

@@ -66,6 +66,8 @@ struct Inner {
 /// How the connection that writes is left.
 #[derive(Default)]
 struct Turn {
+    /// A transaction was begun and not committed.
+    begun: bool,
     /// Its commits are pushed to the disk.
     durable: bool,
     /// It may exceed the quota: what makes room must not fail for want of it.
@@ -158,7 +160,8 @@ async fn limit(connection: &mut PoolConnection<Driver>) -> Result<(), StoreError
 }
 
 /// Brings the database up to date, one process at a time: SQLite has no lock that outlives the transaction of one
-/// migration, so a file beside the database is the lock.
+/// migration, so a file beside the database is the lock. Not the database itself: SQLite's own locks would be gone when it is
+/// closed.
 async fn migrate(path: &Path, writer: &SqlitePool) -> Result<(), StoreError> {
     let beside = PathBuf::from(format!("{}-migrate", path.display()));
     let lock = tokio::task::spawn_blocking(move || {
@@ -208,17 +211,6 @@ impl Ask for Reader {
     }
 }
 
-/// Waits for work that goes on also where the caller does not wait for it.
-async fn settled<T: Send + 'static>(
-    work: impl Future<Output = Result<T, StoreError>> + Send + 'static,
-) -> Result<T, StoreError> {
-    // A request that is given up between a commit and the telling of it would leave viewers with what is not true.
-    tokio::spawn(work)
-        .await
-        .context("the server stops")
-        .map_err(StoreError::Unavailable)?
-}
-
 #[async_trait]
 impl JobStore for Sqlite {
     fn name(&self) -> String {
@@ -245,7 +237,7 @@ impl JobStore for Sqlite {
 
     async fn create(&self, job: NewJob) -> Result<Created, StoreError> {
         let store = self.clone();
-        settled(async move { store.write_new(job).await }).await
+        self.settled(async move { store.write_new(job).await }).await
     }
 
     async fn job(&self, id: JobId, scope: &Scope) -> Result<Option<Job>, StoreError> {
@@ -296,7 +288,8 @@ impl JobStore for Sqlite {
 
     async fn change(&self, id: JobId, version: i64, change: &Change) -> Result<Option<Job>, StoreError> {
         let (store, change) = (self.clone(), change.clone());
-        settled(async move { store.write_change(id, version, change).await }).await
+        self.settled(async move { store.write_change(id, version, change).await })
+            .await
     }
 
     async fn unfinished(&self, after: Option<JobId>, limit: u32) -> Result<Vec<Job>, StoreError> {
@@ -313,7 +306,7 @@ impl JobStore for Sqlite {
 
     async fn delete(&self, id: JobId, scope: &Scope) -> Result<bool, StoreError> {
         let (store, scope) = (self.clone(), scope.clone());
-        settled(async move { store.write_delete(id, scope).await }).await
+        self.settled(async move { store.write_delete(id, scope).await }).await
     }
 
     async fn expired(&self, ended_before_ms: i64, limit: u32) -> Result<Vec<Job>, StoreError> {
@@ -330,7 +323,7 @@ impl JobStore for Sqlite {
 
     async fn append_log(&self, id: JobId, chunk: &Chunk) -> Result<(), StoreError> {
         let (store, chunk) = (self.clone(), chunk.clone());
-        settled(async move { store.write_log(id, chunk).await }).await
+        self.settled(async move { store.write_log(id, chunk).await }).await
     }
 
     async fn log(&self, id: JobId, from: u64, limit: u32) -> Result<Vec<Chunk>, StoreError> {
@@ -363,7 +356,8 @@ impl JobStore for Sqlite {
 
     async fn lease(&self, name: &str, holder: &str, ttl: Duration) -> Result<bool, StoreError> {
         let (store, name, holder) = (self.clone(), name.to_owned(), holder.to_owned());
-        settled(async move { store.write_lease(name, holder, ttl).await }).await
+        self.settled(async move { store.write_lease(name, holder, ttl).await })
+            .await
     }
 
     fn changes(&self) -> broadcast::Receiver<Changed> {

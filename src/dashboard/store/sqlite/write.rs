@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use sqlx::{AssertSqlSafe, Executor as _, Sqlite as Driver, SqliteConnection, Transaction};
+use anyhow::Context as _;
+use sqlx::pool::PoolConnection;
+use sqlx::{AssertSqlSafe, Executor as _, Sqlite as Driver, SqliteConnection};
 use tokio::sync::MutexGuard;
 
 use super::{STATEMENT, Sqlite, Turn, fault, limit};
@@ -30,10 +32,20 @@ enum Kind {
     MakesRoom,
 }
 
-/// A transaction and the turn to write; undone where it is dropped before it is committed.
+/// A transaction and the turn to write; undone by [`Sqlite::tidy`] or the next one where it is dropped uncommitted.
+///
+/// Not sqlx's own: SQLite undoes a transaction by itself where the disk is full or a statement took too long, and sqlx would
+/// take the connection for one within a transaction ever after.
 struct Write<'a> {
-    _turn: MutexGuard<'a, Turn>,
-    transaction: Transaction<'static, Driver>,
+    turn: MutexGuard<'a, Turn>,
+    connection: PoolConnection<Driver>,
+}
+
+impl Write<'_> {
+    /// Ends a transaction that found nothing to do.
+    async fn end(mut self) {
+        undo(&mut self.turn, &mut self.connection).await;
+    }
 }
 
 impl Sqlite {
@@ -48,6 +60,7 @@ impl Sqlite {
         let mut turn = self.turn().await?;
         let mut connection = self.0.writer.acquire().await.map_err(fault::sqlite)?;
         limit(&mut connection).await?;
+        undo(&mut turn, &mut connection).await;
         let durable = kind == Kind::Durable;
         if turn.durable != durable {
             let pragma = if durable {
@@ -67,26 +80,48 @@ impl Sqlite {
             connection.execute(pragma).await.map_err(fault::sqlite)?;
             turn.over_quota = over_quota;
         }
-        drop(connection);
         // The lock is taken at the beginning: a transaction that reads first could find that it may not write.
-        let transaction = self
-            .0
-            .writer
-            .begin_with("BEGIN IMMEDIATE")
+        connection.execute("BEGIN IMMEDIATE").await.map_err(fault::sqlite)?;
+        turn.begun = true;
+        Ok(Write { turn, connection })
+    }
+
+    /// Does something that writes, to its end, and leaves no transaction open behind it. Nobody has to wait for it: a
+    /// request that is given up between a commit and the telling of it would leave viewers with what is not true.
+    pub(super) async fn settled<T: Send + 'static>(
+        &self,
+        work: impl Future<Output = Result<T, StoreError>> + Send + 'static,
+    ) -> Result<T, StoreError> {
+        let store = self.clone();
+        let settled = tokio::spawn(async move {
+            let result = work.await;
+            if result.is_err() {
+                store.tidy().await;
+            }
+            result
+        });
+        settled
             .await
-            .map_err(fault::sqlite)?;
-        Ok(Write {
-            _turn: turn,
-            transaction,
-        })
+            .context("the server stops")
+            .map_err(StoreError::Unavailable)?
+    }
+
+    async fn tidy(&self) {
+        let mut turn = self.0.turn.lock().await;
+        if turn.begun
+            && let Ok(mut connection) = self.0.writer.acquire().await
+        {
+            undo(&mut turn, &mut connection).await;
+        }
     }
 
     pub(super) async fn write_new(&self, new: NewJob) -> Result<Created, StoreError> {
         let mut write = self.begin(Kind::Usual).await?;
-        let connection = &mut *write.transaction;
+        let connection = &mut *write.connection;
         if let Some(key) = &new.key
             && let Some(job) = replayed(connection, &new.owner, key).await?
         {
+            write.end().await;
             return Ok(Created::Replayed(job));
         }
         let mut id = new.id;
@@ -146,11 +181,13 @@ impl Sqlite {
             _ => Kind::Usual,
         };
         let mut write = self.begin(kind).await?;
-        let connection = &mut *write.transaction;
+        let connection = &mut *write.connection;
         let Some(before) = row_of(connection, id).await?.filter(|job| job.version == version) else {
+            write.end().await;
             return Ok(None);
         };
         if change.is_empty() {
+            write.end().await;
             return Ok(Some(before));
         }
         let (state, owner) = (before.state, before.owner.clone());
@@ -183,13 +220,14 @@ impl Sqlite {
 
     pub(super) async fn write_delete(&self, id: JobId, scope: Scope) -> Result<bool, StoreError> {
         let mut write = self.begin(Kind::MakesRoom).await?;
-        let connection = &mut *write.transaction;
+        let connection = &mut *write.connection;
         let job = row_of(connection, id).await?;
         let mine = |job: &Job| match &scope {
             Scope::All => true,
             Scope::Owner(owner) => *owner == job.owner,
         };
         let Some(job) = job.filter(|job| job.state.is_final() && mine(job)) else {
+            write.end().await;
             return Ok(false);
         };
         let number = id.number();
@@ -221,7 +259,7 @@ impl Sqlite {
 
     pub(super) async fn write_log(&self, id: JobId, chunk: Chunk) -> Result<(), StoreError> {
         let mut write = self.begin(Kind::Usual).await?;
-        let connection = &mut *write.transaction;
+        let connection = &mut *write.connection;
         let (number, first) = (id.number(), row::number(chunk.first)?);
         let stored = sqlx::query(
             "SELECT lines, length(data) FROM log_parts WHERE job = ?1 AND first = ?2
@@ -230,11 +268,13 @@ impl Sqlite {
         let stored = stored.bind(number).bind(first).fetch_optional(&mut *connection).await;
         // The job was deleted: its log has no place any more.
         let Some(stored) = stored.map_err(fault::sqlite)? else {
+            write.end().await;
             return Ok(());
         };
         let lines = row::number(chunk.lines)?;
         // The same part again; or the longer one of two that begin alike, from two servers that read at once.
         if get::<_, i64>(&stored, 0)? >= lines {
+            write.end().await;
             return Ok(());
         }
         let grown = i64::try_from(chunk.data.len()).unwrap_or(i64::MAX) - get::<_, i64>(&stored, 1)?;
@@ -273,7 +313,7 @@ impl Sqlite {
         );
         let query = query.bind(name).bind(holder).bind(ttl);
         let taken = query
-            .execute(&mut *write.transaction)
+            .execute(&mut *write.connection)
             .await
             .map_err(fault::sqlite)?
             .rows_affected()
@@ -283,7 +323,12 @@ impl Sqlite {
     }
 
     async fn commit(&self, write: Write<'_>, changed: Option<Changed>) -> Result<(), StoreError> {
-        write.transaction.commit().await.map_err(fault::sqlite)?;
+        let Write {
+            mut turn,
+            mut connection,
+        } = write;
+        connection.execute("COMMIT").await.map_err(fault::sqlite)?;
+        turn.begun = false;
         if let Some(changed) = changed {
             // Nobody may be listening.
             _ = self.0.changes.send(changed);
@@ -309,6 +354,15 @@ impl Sqlite {
                 .await
                 .map_err(fault::sqlite)?;
         }
+    }
+}
+
+/// Undoes a transaction that was left.
+async fn undo(turn: &mut Turn, connection: &mut SqliteConnection) {
+    if turn.begun {
+        // It fails where SQLite has undone it already.
+        _ = connection.execute("ROLLBACK").await;
+        turn.begun = false;
     }
 }
 
