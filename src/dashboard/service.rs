@@ -321,10 +321,10 @@ fn wanted(job: &Job, action: Action) -> Result<Option<Change>> {
             reason: Some(Some(reason::CANCELLED.to_owned())),
             ..Change::default()
         })),
-        Action::Suspend if job.state == State::Suspended => Ok(None),
         Action::Suspend if job.state.is_final() || job.state == State::Stopping || job.cancelling => {
             refused("suspended")
         }
+        Action::Suspend if job.state == State::Suspended => Ok(None),
         Action::Suspend => Ok(Some(Change {
             state: Some(State::Suspended),
             reason: Some(None),

@@ -5,6 +5,7 @@ mod chapter;
 mod chart;
 mod cli;
 mod client;
+mod control;
 mod doctor;
 mod generated;
 mod harness;

@@ -100,6 +100,7 @@ impl Parts {
         let Some(runner) = runner(kind, args, data.clone())? else {
             return Ok(None);
         };
+        let holder = holder(kind, data.as_deref().ok());
         let places = Places {
             url: store_url(args, data)?,
             quota_bytes: args.quota.map(|mib| mib.saturating_mul(1 << 20)),
@@ -112,12 +113,7 @@ impl Parts {
         let (handle, ended, ready) = (Handle::current(), ending.clone(), api.clone());
         // A thread of its own: the compiler does not see that the opening of a database may go from thread to thread.
         let work = tokio::task::spawn_blocking(move || {
-            handle.block_on(async {
-                tokio::select! {
-                    () = work(ready, places, store, runner) => {}
-                    () = ended.cancelled() => {}
-                }
-            });
+            handle.block_on(work(ready, places, store, runner, holder, ended));
         });
         Ok(Some(Self { api, work, ending }))
     }
@@ -136,40 +132,41 @@ impl Parts {
 
 /// Runs jobs, from when the store is there. A database that comes later than the server is no reason to end: `/readyz`
 /// says so meanwhile.
-async fn work(api: Api, places: Places, first: Option<Arc<dyn JobStore>>, runner: Arc<dyn Runner>) {
+async fn work(
+    api: Api,
+    places: Places,
+    mut known: Option<Arc<dyn JobStore>>,
+    runner: Arc<dyn Runner>,
+    holder: String,
+    ending: CancellationToken,
+) {
     let hub = Hub::default();
-    let mut known = first;
-    let (service, control) = loop {
-        let opened = match known.take() {
-            Some(store) => Ok(store),
-            None => places.open().await,
-        };
-        let begun = match opened {
-            Ok(store) => {
-                let health = places.health.clone();
-                let control = Control::new(Arc::clone(&store), Arc::clone(&runner), hub.clone(), health, holder());
-                let service = Service::new(Arc::clone(&store), Arc::clone(&runner), control.clone(), hub.clone()).await;
-                service.map(|service| {
-                    places.health.set("store", Ok(store.name()));
-                    (service, control)
-                })
-            }
-            Err(error) => Err(error),
-        };
-        match begun {
-            Ok(begun) => break begun,
-            Err(error) => {
-                let text = format!("{:#}", anyhow::Error::new(error));
-                tracing::warn!(error = text, "the store cannot be used yet; it is tried again");
-                places
-                    .health
-                    .set("store", Err("the database does not answer".to_owned()));
-                tokio::time::sleep(TRY_AGAIN).await;
+    let begin = async {
+        loop {
+            match places.begin(known.take(), &runner, &hub, &holder).await {
+                Ok(begun) => return begun,
+                Err(error) => {
+                    let text = format!("{:#}", anyhow::Error::new(error));
+                    tracing::warn!(error = text, "the store cannot be used yet; it is tried again");
+                    places
+                        .health
+                        .set("store", Err("the database does not answer".to_owned()));
+                    tokio::time::sleep(TRY_AGAIN).await;
+                }
             }
         }
     };
+    let (service, control) = tokio::select! {
+        begun = begin => begun,
+        () = ending.cancelled() => return,
+    };
     api.ready(service);
-    control.run().await;
+    tokio::select! {
+        () = control.run() => {}
+        () = ending.cancelled() => {}
+    }
+    // Another server need not wait until the lease is over.
+    control.release().await;
 }
 
 /// Where the store is, and who is told how it is.
@@ -203,6 +200,30 @@ impl Places {
                     .hint("labctl serve --store postgres://USER:PASSWORD@HOST/NAME")
             }),
         }
+    }
+
+    /// Puts together what needs a store that answers.
+    async fn begin(
+        &self,
+        known: Option<Arc<dyn JobStore>>,
+        runner: &Arc<dyn Runner>,
+        hub: &Hub,
+        holder: &str,
+    ) -> std::result::Result<(Service, Control), StoreError> {
+        let store = match known {
+            Some(store) => store,
+            None => self.open().await?,
+        };
+        let control = Control::new(
+            Arc::clone(&store),
+            Arc::clone(runner),
+            hub.clone(),
+            self.health.clone(),
+            holder.to_owned(),
+        );
+        let service = Service::new(Arc::clone(&store), Arc::clone(runner), control.clone(), hub.clone()).await?;
+        self.health.set("store", Ok(store.name()));
+        Ok((service, control))
     }
 
     async fn open(&self) -> std::result::Result<Arc<dyn JobStore>, StoreError> {
@@ -260,10 +281,23 @@ fn runner(kind: RunnerKind, args: &Args, data: Result<PathBuf, Diagnosis>) -> Re
 }
 
 /// Names this server in the lease: where it is, and which of those that were there.
-fn holder() -> String {
+///
+/// A server whose jobs are processes has their directory for itself, so whoever had the lease under the directory's name
+/// is gone: a server that follows one that was killed need not wait for the lease to end.
+fn holder(kind: RunnerKind, data: Option<&Path>) -> String {
     let node = rustix::system::uname();
-    let now = jiff::Timestamp::now().as_millisecond();
-    format!("{}/{}/{now}", node.nodename().to_string_lossy(), std::process::id())
+    let node = node.nodename().to_string_lossy();
+    match (kind, data) {
+        (RunnerKind::Process, Some(data)) => {
+            let data = std::path::absolute(data).unwrap_or_else(|_| data.to_owned());
+            format!("{node}{}", data.display())
+        }
+        _ => format!(
+            "{node}/{}/{}",
+            std::process::id(),
+            jiff::Timestamp::now().as_millisecond()
+        ),
+    }
 }
 
 /// Allows this process as many open files as it may have: a stream needs one, and the usual limit is for programs that
