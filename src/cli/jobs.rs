@@ -4,6 +4,7 @@ mod follow;
 mod run;
 mod show;
 
+use std::fmt::Write as _;
 use std::path::PathBuf;
 
 use anyhow::{Context as _, Result};
@@ -274,7 +275,7 @@ impl List {
         while left > 0 {
             let mut path = format!("/jobs?limit={}{query}", left.min(PAGE));
             if let Some(cursor) = &cursor {
-                path.push_str(&format!("&cursor={cursor}"));
+                _ = write!(path, "&cursor={cursor}");
             }
             let page: ApiPage = client.get(&path).await?;
             left = left.saturating_sub(u32::try_from(page.jobs.len()).unwrap_or(u32::MAX));

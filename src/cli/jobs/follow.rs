@@ -1,5 +1,6 @@
 //! `labctl jobs logs`: a job's output, whole or as it comes, and on over connections that break.
 
+use std::fmt::Write as _;
 use std::io::Write as _;
 use std::time::{Duration, Instant};
 
@@ -59,17 +60,17 @@ impl Args {
             ("from", self.from),
         ];
         for (name, value) in numbers.into_iter().filter_map(|(name, value)| Some((name, value?))) {
-            out.push_str(&format!("&{name}={value}"));
+            _ = write!(out, "&{name}={value}");
         }
         for (name, value) in [("since", &self.since), ("grep", &self.grep)] {
             if let Some(value) = value {
                 let value = percent_encoding::utf8_percent_encode(value, percent_encoding::NON_ALPHANUMERIC);
-                out.push_str(&format!("&{name}={value}"));
+                _ = write!(out, "&{name}={value}");
             }
         }
         for (name, on) in [("previous", self.previous), ("timestamps", self.timestamps)] {
             if on {
-                out.push_str(&format!("&{name}=true"));
+                _ = write!(out, "&{name}=true");
             }
         }
         out
@@ -231,16 +232,12 @@ async fn stream(client: &Client<'_>, path: &str, printed: &mut Printed, away: &m
     let mut events = client.dashboard.events(path, printed.last).await?;
     *away = None;
     loop {
-        match events.next().await {
-            Ok(Some(event)) => {
-                if printed.event(&event)? {
-                    return Ok(Ended::Whole);
-                }
-            }
-            Ok(None) | Err(_) => {
-                printed.last = printed.last.max(events.last_id());
-                return Ok(Ended::Cut(events.retry()));
-            }
+        let Ok(Some(event)) = events.next().await else {
+            printed.last = printed.last.max(events.last_id());
+            return Ok(Ended::Cut(events.retry()));
+        };
+        if printed.event(&event)? {
+            return Ok(Ended::Whole);
         }
     }
 }

@@ -147,18 +147,16 @@ impl Args {
         };
         let job: ApiJob = client.read(Method::POST, "/jobs", request).await?;
         let id = job.id;
-        if !self.follow {
-            say(client, &job, &format!("{id}\n"))?;
-            if !self.wait {
-                client
-                    .world
-                    .reporter()
-                    .note(format!("labctl jobs logs -f {id} follows its output"));
-                return Ok(Exit::Done);
-            }
-        } else {
+        if self.follow {
             client.world.reporter().note(format!("{id} is {}", job.state));
             follow::whole(client, id).await?;
+        } else {
+            say(client, &job, &format!("{id}\n"))?;
+            if !self.wait {
+                let next = format!("labctl jobs logs -f {id} follows its output");
+                client.world.reporter().note(next);
+                return Ok(Exit::Done);
+            }
         }
         self.ended(client, &job).await
     }

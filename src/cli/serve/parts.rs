@@ -2,10 +2,11 @@
 
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Result;
+use tokio::runtime::Handle;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
@@ -85,9 +86,8 @@ impl FromStr for StoreUrl {
 /// The parts, at work.
 pub(super) struct Parts {
     api: Api,
-    /// There as soon as the store is.
-    control: Arc<OnceLock<Control>>,
     work: JoinHandle<()>,
+    ending: CancellationToken,
 }
 
 impl Parts {
@@ -103,8 +103,8 @@ impl Parts {
         let Some(runner) = runner(kind, args, data.clone()).await? else {
             return Ok(None);
         };
+        let holder = holder(kind, data.as_deref().ok());
         let places = Places {
-            holder: holder(kind, data.as_deref().ok()),
             url: store_url(args, data)?,
             quota_bytes: args.quota.map(|mib| mib.saturating_mul(1 << 20)),
             health: health.clone(),
@@ -112,9 +112,13 @@ impl Parts {
         let store = places.first().await?;
         let guard = Guard::new(auth, args.host.clone());
         let api = Api::new(guard, Streams::new(args.max_streams.get(), closing.clone()));
-        let control = Arc::new(OnceLock::new());
-        let work = tokio::spawn(work(api.clone(), places, store, runner, Arc::clone(&control)));
-        Ok(Some(Self { api, control, work }))
+        let ending = CancellationToken::new();
+        let (handle, ended, ready) = (Handle::current(), ending.clone(), api.clone());
+        // A thread of its own: the compiler does not see that the opening of a database may go from thread to thread.
+        let work = tokio::task::spawn_blocking(move || {
+            handle.block_on(work(ready, places, store, runner, holder, ended));
+        });
+        Ok(Some(Self { api, work, ending }))
     }
 
     /// Returns what routes of jobs use.
@@ -124,11 +128,8 @@ impl Parts {
 
     /// Ends the work. Jobs that are processes see their lifeline close, and end.
     pub(super) async fn end(self) {
-        self.work.abort();
+        self.ending.cancel();
         _ = self.work.await;
-        if let Some(control) = self.control.get() {
-            control.release().await;
-        }
     }
 }
 
@@ -137,56 +138,42 @@ impl Parts {
 async fn work(
     api: Api,
     places: Places,
-    first: Option<Arc<dyn JobStore>>,
+    mut known: Option<Arc<dyn JobStore>>,
     runner: Arc<dyn Runner>,
-    known_control: Arc<OnceLock<Control>>,
+    holder: String,
+    ending: CancellationToken,
 ) {
     let hub = Hub::default();
-    let mut known = first;
-    let (service, control) = loop {
-        let opened = match known.take() {
-            Some(store) => Ok(store),
-            None => places.open().await,
-        };
-        let begun = match opened {
-            Ok(store) => {
-                let health = places.health.clone();
-                let control = Control::new(
-                    Arc::clone(&store),
-                    Arc::clone(&runner),
-                    hub.clone(),
-                    health,
-                    places.holder.clone(),
-                );
-                let service = Service::new(Arc::clone(&store), Arc::clone(&runner), control.clone(), hub.clone()).await;
-                service.map(|service| {
-                    places.health.set("store", Ok(store.name()));
-                    (service, control)
-                })
-            }
-            Err(error) => Err(error),
-        };
-        match begun {
-            Ok(begun) => break begun,
-            Err(error) => {
-                let text = format!("{:#}", anyhow::Error::new(error));
-                tracing::warn!(error = text, "the store cannot be used yet; it is tried again");
-                places
-                    .health
-                    .set("store", Err("the database does not answer".to_owned()));
-                tokio::time::sleep(TRY_AGAIN).await;
+    let begin = async {
+        loop {
+            match places.begin(known.take(), &runner, &hub, &holder).await {
+                Ok(begun) => return begun,
+                Err(error) => {
+                    let text = format!("{:#}", anyhow::Error::new(error));
+                    tracing::warn!(error = text, "the store cannot be used yet; it is tried again");
+                    places
+                        .health
+                        .set("store", Err("the database does not answer".to_owned()));
+                    tokio::time::sleep(TRY_AGAIN).await;
+                }
             }
         }
     };
+    let (service, control) = tokio::select! {
+        begun = begin => begun,
+        () = ending.cancelled() => return,
+    };
     api.ready(service);
-    _ = known_control.set(control.clone());
-    control.run().await;
+    tokio::select! {
+        () = control.run() => {}
+        () = ending.cancelled() => {}
+    }
+    // Another server need not wait until the lease is over.
+    control.release().await;
 }
 
 /// Where the store is, and who is told how it is.
 struct Places {
-    /// The name of this server in the lease.
-    holder: String,
     url: StoreUrl,
     quota_bytes: Option<u64>,
     health: Health,
@@ -216,6 +203,30 @@ impl Places {
                     .hint("labctl serve --store postgres://USER:PASSWORD@HOST/NAME")
             }),
         }
+    }
+
+    /// Puts together what needs a store that answers.
+    async fn begin(
+        &self,
+        known: Option<Arc<dyn JobStore>>,
+        runner: &Arc<dyn Runner>,
+        hub: &Hub,
+        holder: &str,
+    ) -> std::result::Result<(Service, Control), StoreError> {
+        let store = match known {
+            Some(store) => store,
+            None => self.open().await?,
+        };
+        let control = Control::new(
+            Arc::clone(&store),
+            Arc::clone(runner),
+            hub.clone(),
+            self.health.clone(),
+            holder.to_owned(),
+        );
+        let service = Service::new(Arc::clone(&store), Arc::clone(runner), control.clone(), hub.clone()).await?;
+        self.health.set("store", Ok(store.name()));
+        Ok((service, control))
     }
 
     async fn open(&self) -> std::result::Result<Arc<dyn JobStore>, StoreError> {

@@ -31,7 +31,10 @@ const MOST: usize = 500;
 
 /// Counters that all viewers of an owner's jobs share, so that they cost one read however many look.
 #[derive(Clone, Default)]
-pub struct SharedCounts(Arc<tokio::sync::Mutex<BTreeMap<Option<String>, (Instant, ApiCounts)>>>);
+pub struct SharedCounts(Arc<tokio::sync::Mutex<Known>>);
+
+/// Counters by owner, and of everybody, with when they were read.
+type Known = BTreeMap<Option<String>, (Instant, ApiCounts)>;
 
 impl SharedCounts {
     /// Returns counters that are at most [`GATHER`] old.

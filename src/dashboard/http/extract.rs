@@ -1,5 +1,7 @@
 //! What handlers take out of a request: every refusal is a problem.
 
+use std::fmt::Write as _;
+
 use axum::body::Bytes;
 use axum::extract::{FromRequest, FromRequestParts, Path, Request};
 use axum::http::request::Parts;
@@ -120,7 +122,7 @@ fn pointer(path: &serde_path_to_error::Path) -> String {
     let mut out = String::new();
     for segment in path {
         match segment {
-            Segment::Seq { index } => out.push_str(&format!("/{index}")),
+            Segment::Seq { index } => _ = write!(out, "/{index}"),
             Segment::Map { key } | Segment::Enum { variant: key } => {
                 out.push('/');
                 out.push_str(&key.replace('~', "~0").replace('/', "~1"));

@@ -1,5 +1,6 @@
 //! `/jobs`: create, list, count, look at, act on, delete.
 
+use std::fmt::Write as _;
 use std::sync::Arc;
 
 use axum::Json;
@@ -7,6 +8,7 @@ use axum::body::{Body, Bytes};
 use axum::extract::State;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
+use futures_util::StreamExt as _;
 use sha2::{Digest as _, Sha256};
 
 use super::api::{ApiCounts, ApiDetail, ApiJob, ApiPage};
@@ -158,7 +160,7 @@ pub(super) async fn list(
     let body = serde_json::to_vec(&page).map_err(|error| internal(&error))?;
     let mut tag = String::from("W/\"");
     for byte in &Sha256::digest(&body)[..12] {
-        tag.push_str(&format!("{byte:02x}"));
+        _ = write!(tag, "{byte:02x}");
     }
     tag.push('"');
     if conditions.knows(&tag) {
@@ -208,7 +210,6 @@ async fn export(api: &Api, caller: Caller, list: List) -> Answer {
             Err(problem) => Some((Err(std::io::Error::other(problem.kind().code())), None)),
         }
     });
-    use futures_util::StreamExt as _;
     let first = futures_util::stream::iter(first.map(Ok));
     Ok(streams::response(LIST_MEDIA[1], Body::from_stream(first.chain(rest))))
 }

@@ -197,7 +197,7 @@ impl Reading {
                 }
                 Err(error) => {
                     self.state = Stage::Done;
-                    self.writer.broken(Problem::from(error))
+                    self.writer.broken(&Problem::from(error))
                 }
             };
             match sent {
@@ -215,7 +215,7 @@ impl Reading {
         match self.service.job(&self.caller, self.id).await {
             Ok(job) => Ok(self.writer.end(job.log_complete)),
             Err(ServiceError::NotFound) => Ok(self.writer.end(true)),
-            Err(error) => self.writer.broken(Problem::from(error)),
+            Err(error) => self.writer.broken(&Problem::from(error)),
         }
     }
 }
@@ -321,7 +321,7 @@ impl Writer {
     }
 
     /// A client of events comes back by itself; every other one must see that this is not the end of the log.
-    fn broken(&mut self, problem: Problem) -> io::Result<Bytes> {
+    fn broken(&mut self, problem: &Problem) -> io::Result<Bytes> {
         let mut why = String::new();
         _ = write!(why, "{}; come back later", problem.kind().title());
         if self.format == Format::Events {

@@ -287,7 +287,7 @@ fn write_cursor(last: JobId, mark: &[u8; 32]) -> String {
     let id = last.number().to_be_bytes();
     let mut bytes = vec![CURSOR_FORM];
     bytes.extend(id);
-    bytes.extend(&bound(&id, mark)[..CURSOR_DIGEST]);
+    bytes.extend(&bound(id, mark)[..CURSOR_DIGEST]);
     base64::engine::general_purpose::URL_SAFE_NO_PAD.encode(bytes)
 }
 
@@ -298,13 +298,13 @@ fn read_cursor(text: &str, mark: &[u8; 32]) -> Result<JobId> {
         .map_err(|_| Wrong::Cursor)?;
     let (form, rest) = bytes.split_first().ok_or(Wrong::Cursor)?;
     let (id, digest) = rest.split_first_chunk::<8>().ok_or(Wrong::Cursor)?;
-    if *form != CURSOR_FORM || digest != &bound(id, mark)[..CURSOR_DIGEST] {
+    if *form != CURSOR_FORM || digest != &bound(*id, mark)[..CURSOR_DIGEST] {
         return Err(Wrong::Cursor);
     }
     JobId::from_number(i64::from_be_bytes(*id)).ok_or(Wrong::Cursor)
 }
 
-fn bound(id: &[u8; 8], mark: &[u8; 32]) -> [u8; 32] {
+fn bound(id: [u8; 8], mark: &[u8; 32]) -> [u8; 32] {
     let mut hasher = Sha256::new();
     hasher.update(id);
     hasher.update(mark);
