@@ -151,14 +151,13 @@ impl Control {
             let renewed = tokio::time::timeout_at(end, self.0.store.lease(LEASE, &self.0.holder, LEASE_TTL)).await;
             match renewed {
                 Ok(Ok(true)) => asked = now,
-                Ok(Ok(false)) => return,
+                Ok(Ok(false)) | Err(_) => return,
                 Ok(Err(error)) => {
                     self.trouble("renew the lease", &error);
                     if Instant::now() + BEAT > end {
                         return tokio::time::sleep_until(end).await;
                     }
                 }
-                Err(_) => return,
             }
         }
     }

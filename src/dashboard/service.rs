@@ -4,7 +4,7 @@
 
 pub mod tail;
 
-use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use sha2::{Digest as _, Sha256};
@@ -82,7 +82,7 @@ struct Inner {
     hub: Hub,
     last: Mutex<Option<JobId>>,
     /// Keys of requests that are being worked on in this server: owner and key.
-    in_flight: Mutex<BTreeMap<(String, String), ()>>,
+    in_flight: Mutex<BTreeSet<(String, String)>>,
 }
 
 /// See the module; cheap to clone, all clones are one.
@@ -187,9 +187,10 @@ impl Service {
     fn take_key(&self, caller: &Caller, key: &Key) -> Result<InFlight<'_>> {
         let name = (caller.name.clone(), key.key.clone());
         let mut keys = self.0.in_flight.lock().unwrap_or_else(PoisonError::into_inner);
-        match keys.insert(name.clone(), ()) {
-            None => Ok(InFlight(&self.0, name)),
-            Some(()) => Err(ServiceError::KeyInFlight),
+        if keys.insert(name.clone()) {
+            Ok(InFlight(&self.0, name))
+        } else {
+            Err(ServiceError::KeyInFlight)
         }
     }
 

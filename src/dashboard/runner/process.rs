@@ -6,6 +6,8 @@
 //!
 //! As many jobs run at once as there are slots; the others wait, oldest first.
 
+mod end;
+mod entry;
 pub mod keeper;
 mod output;
 mod place;
@@ -15,7 +17,7 @@ mod tree;
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
 use std::num::NonZeroUsize;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::Stdio;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -24,13 +26,14 @@ use anyhow::{Context as _, Result, anyhow};
 use async_trait::async_trait;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::process::{Child, ChildStdin, Command};
-use tokio::sync::{Notify, mpsc, watch};
+use tokio::sync::{Notify, mpsc};
 
+use self::entry::{Entry, Keeper, nothing};
 use self::place::{Instructions, Life, Order, Place, Record, private_dir};
 use super::{Batch, Runner, RunnerError, Told};
 use crate::config;
 use crate::dashboard::job::spec::Spec;
-use crate::dashboard::job::{Job, JobId, Phase, Seen, State, reason};
+use crate::dashboard::job::{Job, JobId, State, clipped, reason};
 use crate::dashboard::log::{Line, Stream};
 use crate::drive::files::Lock;
 use crate::error::{Code, Diagnosis};
@@ -80,118 +83,6 @@ struct Jobs {
     changed: BTreeSet<JobId>,
     /// Those that were forgotten lately.
     forgotten: BTreeSet<JobId>,
-}
-
-/// A job that the runner knows.
-struct Entry {
-    /// What to run; not known yet where the job was held back before it was begun.
-    spec: Option<Spec>,
-    held: bool,
-    /// What its keeper wrote down last.
-    record: Option<Record>,
-    keeper: Keeper,
-    /// Counts what there is new in the output; whoever follows it waits here.
-    rings: watch::Sender<u64>,
-}
-
-/// Whether a keeper of the job lives.
-enum Keeper {
-    None,
-    /// One of this server, which takes orders.
-    Ours(mpsc::UnboundedSender<Order>),
-    /// One of a server that was killed; it is about to end.
-    Orphan,
-}
-
-impl Entry {
-    fn new(spec: Option<Spec>, held: bool, record: Option<Record>) -> Self {
-        Self {
-            spec,
-            held,
-            record,
-            keeper: Keeper::None,
-            rings: watch::Sender::new(0),
-        }
-    }
-
-    fn lives(&self) -> bool {
-        !matches!(self.keeper, Keeper::None)
-    }
-
-    fn is_final(&self) -> bool {
-        !self.lives() && self.record.as_ref().is_some_and(Record::is_final)
-    }
-
-    /// Returns whether nothing is written to its output before somebody resumes it.
-    fn is_quiet(&self) -> bool {
-        self.is_final() || !self.lives() && self.held
-    }
-
-    fn ring(&self) {
-        self.rings.send_modify(|count| *count += 1);
-    }
-
-    fn order(&self, order: Order) {
-        if let Keeper::Ours(orders) = &self.keeper {
-            // Where it has ended meanwhile, its end is what is told.
-            _ = orders.send(order);
-        }
-    }
-
-    fn seen(&self, slots: usize) -> Seen {
-        let Some(record) = &self.record else {
-            let waits = !self.lives() && !self.held;
-            return Seen {
-                phase: if self.held { Phase::Suspended } else { Phase::Waiting },
-                reason: waits.then(|| reason::SLOTS.to_owned()),
-                message: waits.then(|| slots_message(slots)),
-                ..nothing()
-            };
-        };
-        let (phase, reason, message) = match record.life {
-            Life::Succeeded => (Phase::Succeeded, record.reason.clone(), record.message.clone()),
-            Life::Failed => (Phase::Failed, record.reason.clone(), record.message.clone()),
-            _ if self.held => (Phase::Suspended, None, None),
-            Life::Running => (Phase::Running, record.reason.clone(), record.message.clone()),
-            Life::Between => (Phase::Waiting, record.reason.clone(), record.message.clone()),
-            Life::Ending => (Phase::Ending, record.reason.clone(), record.message.clone()),
-            // It was resumed, and has to wait.
-            Life::Held if self.lives() => (Phase::Waiting, None, None),
-            Life::Held => (
-                Phase::Waiting,
-                Some(reason::SLOTS.to_owned()),
-                Some(slots_message(slots)),
-            ),
-        };
-        Seen {
-            phase,
-            reason,
-            message,
-            exit_code: record.exit_code,
-            attempts: record.attempts,
-            started_ms: record.started_ms,
-            finished_ms: record.finished_ms,
-        }
-    }
-}
-
-fn slots_message(slots: usize) -> String {
-    match slots {
-        1 => "it waits for the job that runs; this server runs one at once".to_owned(),
-        _ => format!("it waits for one of the {slots} jobs that run; this server runs no more at once"),
-    }
-}
-
-fn nothing() -> Seen {
-    Seen {
-        phase: Phase::Gone,
-        reason: None,
-        message: None,
-        exit_code: None,
-        attempts: 0,
-        started_ms: None,
-        finished_ms: None,
-    }
 }
 
 impl ProcessRunner {
@@ -244,7 +135,7 @@ impl ProcessRunner {
             let id = entry.file_name().to_str().and_then(|name| name.parse::<JobId>().ok());
             let Some(id) = id else {
                 // What another server had begun to remove.
-                self.remove(entry.path());
+                place::remove(entry.path());
                 continue;
             };
             let place = self.place(id);
@@ -406,7 +297,7 @@ impl ProcessRunner {
             let record = Record {
                 life: Life::Failed,
                 reason: Some(lost.to_owned()),
-                message: Some(crate::dashboard::job::clipped(&message)),
+                message: Some(clipped(&message)),
                 finished_ms: Some(jiff::Timestamp::now().as_millisecond()),
                 ..record
             };
@@ -434,15 +325,6 @@ impl ProcessRunner {
         self.fill_slots(&mut jobs);
     }
 
-    /// Removes a directory, however long it takes; what stays is removed at the next start.
-    fn remove(&self, dir: PathBuf) {
-        tokio::task::spawn_blocking(move || {
-            if let Err(error) = remove_tree(&dir) {
-                tracing::warn!(dir = %dir.display(), %error, "what a job left could not be removed");
-            }
-        });
-    }
-
     fn forget_id(&self, id: JobId) -> Result<(), RunnerError> {
         let mut jobs = self.jobs();
         if jobs.all.get(&id).is_some_and(Entry::lives) {
@@ -459,7 +341,7 @@ impl ProcessRunner {
         let dir = self.place(id).dir().to_owned();
         let gone = self.0.dir.join("jobs").join(format!("{id}.gone"));
         match std::fs::rename(&dir, &gone) {
-            Ok(()) => self.remove(gone),
+            Ok(()) => place::remove(gone),
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
             Err(error) => {
                 return Err(RunnerError::Unavailable(
@@ -485,25 +367,6 @@ fn instructions(id: JobId, spec: &Spec) -> Instructions {
         retries: spec.retries,
         limits: spec.limits,
     }
-}
-
-/// Removes a directory with all that is in it, also where a program took the right to do so away.
-fn remove_tree(dir: &Path) -> std::io::Result<()> {
-    use std::os::unix::fs::PermissionsExt as _;
-    let Err(_) = std::fs::remove_dir_all(dir) else {
-        return Ok(());
-    };
-    let mut left = vec![dir.to_owned()];
-    while let Some(dir) = left.pop() {
-        std::fs::set_permissions(&dir, std::fs::Permissions::from_mode(0o700))?;
-        for entry in std::fs::read_dir(&dir)? {
-            let entry = entry?;
-            if entry.file_type()?.is_dir() {
-                left.push(entry.path());
-            }
-        }
-    }
-    std::fs::remove_dir_all(dir)
 }
 
 #[async_trait]

@@ -19,6 +19,7 @@ use tokio::net::unix::pipe;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::{Instant, sleep_until};
 
+use super::end::{PROCESSES, Why, exit_code, failure};
 use super::output::{Head, Writer};
 use super::place::{Instructions, Life, Order, Place, Record, private_dir};
 use super::stage::{self, Refusal};
@@ -45,8 +46,6 @@ const DRAIN: Duration = Duration::from_secs(1);
 const BACKOFF: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(30));
 /// How often what a job uses is looked at, and how often where it is near what it may use.
 const LOOK: (Duration, Duration) = (Duration::from_millis(100), Duration::from_millis(20));
-/// How many processes a job may have.
-const PROCESSES: usize = 1024;
 /// How much of a stream is read at once.
 const READ_BYTES: usize = 64 << 10;
 
@@ -81,19 +80,6 @@ fn start(place: Place) -> Result<()> {
         keeper.kill();
         kept
     })
-}
-
-/// Why a job is ended by its keeper.
-#[derive(Debug, Clone, PartialEq, Eq)]
-enum Why {
-    Asked,
-    Held,
-    ServerLost,
-    Deadline,
-    Memory,
-    Processes,
-    Output,
-    OutputLost(String),
 }
 
 struct Ending {
@@ -347,7 +333,7 @@ impl Keeper {
             let head = self.head(source.stream);
             let output = &mut self.output;
             source.cutter.push(&source.buffer[..kept], |line, partial| {
-                output.line(head, partial, &line)
+                output.line(head, partial, &line);
             });
             self.write()?;
         }
@@ -385,16 +371,15 @@ impl Keeper {
     /// Looks at what the job uses.
     fn look(&mut self) -> Result<()> {
         let mut pause = LOOK.0;
-        if let Some(usage) = self.tree().usage() {
-            let limit = u64::from(self.instructions.limits.memory_mib) << 20;
-            if usage.memory > limit / 2 || usage.processes > PROCESSES / 4 {
-                pause = LOOK.1;
-            }
-            if usage.processes > PROCESSES {
-                self.end(Why::Processes)?;
-            } else if usage.memory > limit && self.tree().memory() > limit {
-                self.end(Why::Memory)?;
-            }
+        let usage = self.tree().usage();
+        let limit = u64::from(self.instructions.limits.memory_mib) << 20;
+        if usage.memory > limit / 2 || usage.processes > PROCESSES / 4 {
+            pause = LOOK.1;
+        }
+        if usage.processes > PROCESSES {
+            self.end(Why::Processes)?;
+        } else if usage.memory > limit && self.tree().memory() > limit {
+            self.end(Why::Memory)?;
         }
         self.look = Instant::now() + pause;
         Ok(())
@@ -411,7 +396,7 @@ impl Keeper {
         }
         let now = Instant::now();
         let at_once = matches!(why, Why::Memory | Why::Processes);
-        let (reason, message) = self.words(&why);
+        let (reason, message) = why.words(&self.instructions.limits);
         self.ending = Some(Ending {
             why,
             kill: Some(if at_once { now } else { now + GRACE }),
@@ -441,78 +426,27 @@ impl Keeper {
         self.tree().kill(PATIENCE, || _ = reap(program));
     }
 
-    fn words(&self, why: &Why) -> (Option<String>, Option<String>) {
-        let limits = &self.instructions.limits;
-        let (reason, message) = match why {
-            Why::Asked => (reason::CANCELLED, None),
-            Why::Held => return (None, None),
-            Why::ServerLost => (
-                reason::SERVER_LOST,
-                Some("the server that ran it went away, and its jobs with it".to_owned()),
-            ),
-            Why::Deadline => (
-                reason::DEADLINE,
-                Some(format!("it took longer than the {} s of its limit", limits.seconds)),
-            ),
-            Why::Memory => (
-                reason::MEMORY,
-                Some(format!(
-                    "it used more than the {} MiB of memory of its limit",
-                    limits.memory_mib
-                )),
-            ),
-            Why::Processes => (
-                reason::PROCESSES,
-                Some(format!("it had more than {PROCESSES} processes")),
-            ),
-            Why::Output => (
-                reason::OUTPUT,
-                Some(format!(
-                    "it wrote more than the {} MiB of output of its limit",
-                    limits.output_mib
-                )),
-            ),
-            Why::OutputLost(error) => (
-                reason::OUTPUT_LOST,
-                Some(format!("its output could not be written to the server's disk: {error}")),
-            ),
-        };
-        (Some(reason.to_owned()), message)
-    }
-
     /// Decides what comes after an attempt: a pause and another one, or nothing.
     fn judge(&mut self, ended: Ended) -> Result<Option<Duration>> {
         let status = match ended {
             Ended::Refused(refusal) => {
                 self.record.exit_code = Some(refusal.code);
-                self.finish(Life::Failed, Some(reason::START.to_owned()), Some(refusal.message))?;
+                self.finish(Life::Failed, Some(reason::START.to_owned()), Some(&refusal.message))?;
                 return Ok(None);
             }
             Ended::Status(status) => status,
         };
-        let signal = status.terminating_signal();
-        let code = status.exit_status().or(signal.map(|signal| 128 + signal));
-        self.record.exit_code = code;
+        self.record.exit_code = exit_code(status);
         if let Some(ending) = self.ending.take() {
             self.ended_by(&ending.why)?;
             return Ok(None);
         }
-        if code == Some(0) {
+        if self.record.exit_code == Some(0) {
             self.finish(Life::Succeeded, None, None)?;
             return Ok(None);
         }
         self.record.failures += 1;
-        let (reason, how) = match signal {
-            // A shell says so of a program that it ran.
-            _ if code == Some(128 + Signal::XCPU.as_raw()) => {
-                (reason::CPU, "used up the processor time of its limit".to_owned())
-            }
-            Some(signal) => (reason::SIGNAL, format!("was ended by signal {}", signal_name(signal))),
-            None => (
-                reason::EXIT_CODE,
-                format!("ended with exit code {}", code.unwrap_or(-1)),
-            ),
-        };
+        let (reason, how) = failure(status);
         let Record { attempts, failures, .. } = self.record;
         if failures > self.instructions.retries {
             let (reason, message) = if failures == 1 {
@@ -523,7 +457,7 @@ impl Keeper {
                     format!("{failures} attempts failed; the last one {how}"),
                 )
             };
-            self.finish(Life::Failed, Some(reason.to_owned()), Some(message))?;
+            self.finish(Life::Failed, Some(reason.to_owned()), Some(&message))?;
             return Ok(None);
         }
         let pause = BACKOFF.0.saturating_mul(1 << (failures - 1).min(10)).min(BACKOFF.1);
@@ -544,19 +478,19 @@ impl Keeper {
             self.record.message = None;
             return self.save();
         }
-        let (reason, message) = self.words(why);
+        let (reason, message) = why.words(&self.instructions.limits);
         if let Some(message) = &message
             && !matches!(why, Why::OutputLost(_))
         {
             self.note(message)?;
         }
-        self.finish(Life::Failed, reason, message)
+        self.finish(Life::Failed, reason, message.as_deref())
     }
 
-    fn finish(&mut self, life: Life, reason: Option<String>, message: Option<String>) -> Result<()> {
+    fn finish(&mut self, life: Life, reason: Option<String>, message: Option<&str>) -> Result<()> {
         self.record.life = life;
         self.record.reason = reason;
-        self.record.message = message.as_deref().map(clipped);
+        self.record.message = message.map(clipped);
         self.record.finished_ms = Some(now_us() / 1000);
         self.save()
     }
@@ -568,16 +502,14 @@ async fn told(control: &mut Option<Lines<BufReader<pipe::Receiver>>>) -> Why {
         let Some(lines) = control else {
             return std::future::pending().await;
         };
-        match lines.next_line().await {
-            Ok(Some(line)) => match Order::parse(&line) {
-                Some(Order::End) => return Why::Asked,
-                Some(Order::Hold) => return Why::Held,
-                None => {}
-            },
-            Ok(None) | Err(_) => {
-                *control = None;
-                return Why::ServerLost;
-            }
+        let Ok(Some(line)) = lines.next_line().await else {
+            *control = None;
+            return Why::ServerLost;
+        };
+        match Order::parse(&line) {
+            Some(Order::End) => return Why::Asked,
+            Some(Order::Hold) => return Why::Held,
+            None => {}
         }
     }
 }
@@ -613,31 +545,4 @@ pub(super) fn own_program() -> Result<std::path::PathBuf> {
 
 fn now_us() -> i64 {
     jiff::Timestamp::now().as_microsecond()
-}
-
-/// Returns a signal's number with its name, where it is one that programs usually end by.
-fn signal_name(signal: i32) -> String {
-    let known = [
-        (Signal::HUP, "SIGHUP"),
-        (Signal::INT, "SIGINT"),
-        (Signal::QUIT, "SIGQUIT"),
-        (Signal::ILL, "SIGILL"),
-        (Signal::TRAP, "SIGTRAP"),
-        (Signal::ABORT, "SIGABRT"),
-        (Signal::BUS, "SIGBUS"),
-        (Signal::FPE, "SIGFPE"),
-        (Signal::KILL, "SIGKILL"),
-        (Signal::USR1, "SIGUSR1"),
-        (Signal::SEGV, "SIGSEGV"),
-        (Signal::USR2, "SIGUSR2"),
-        (Signal::PIPE, "SIGPIPE"),
-        (Signal::ALARM, "SIGALRM"),
-        (Signal::TERM, "SIGTERM"),
-        (Signal::XFSZ, "SIGXFSZ"),
-        (Signal::SYS, "SIGSYS"),
-    ];
-    match known.iter().find(|(known, _)| known.as_raw() == signal) {
-        Some((_, name)) => format!("{signal} ({name})"),
-        None => signal.to_string(),
-    }
 }

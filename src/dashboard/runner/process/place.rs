@@ -10,7 +10,7 @@
 
 use std::collections::BTreeMap;
 use std::fs::{self, DirBuilder, File};
-use std::io::Write as _;
+use std::io::{self, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
@@ -193,6 +193,34 @@ fn write(path: &Path, contents: &[u8]) -> Result<()> {
         fs::rename(&new, path)
     };
     attempt().with_context(|| format!("write `{}`", path.display()))
+}
+
+/// Removes a directory, however long it takes; what stays is removed when the next server starts.
+pub(super) fn remove(dir: PathBuf) {
+    tokio::task::spawn_blocking(move || {
+        if let Err(error) = remove_tree(&dir) {
+            tracing::warn!(dir = %dir.display(), %error, "what a job left could not be removed");
+        }
+    });
+}
+
+/// Removes a directory with all that is in it, also where a program took the right to do so away.
+fn remove_tree(dir: &Path) -> io::Result<()> {
+    use std::os::unix::fs::PermissionsExt as _;
+    let Err(_) = fs::remove_dir_all(dir) else {
+        return Ok(());
+    };
+    let mut left = vec![dir.to_owned()];
+    while let Some(dir) = left.pop() {
+        fs::set_permissions(&dir, fs::Permissions::from_mode(0o700))?;
+        for entry in fs::read_dir(&dir)? {
+            let entry = entry?;
+            if entry.file_type()?.is_dir() {
+                left.push(entry.path());
+            }
+        }
+    }
+    fs::remove_dir_all(dir)
 }
 
 #[cfg(test)]

@@ -109,14 +109,14 @@ impl Tree {
         }
     }
 
-    /// Returns what they use; nothing where that cannot be known.
+    /// Returns what they use; nothing at all where that cannot be known.
     ///
     /// What parent and child share counts for both, as counting it once takes longer: [`Tree::memory`] does.
-    pub(super) fn usage(self) -> Option<Usage> {
+    pub(super) fn usage(self) -> Usage {
         #[cfg(target_os = "linux")]
-        return Some(linux::usage(self.root));
+        return linux::usage(self.root);
         #[cfg(not(target_os = "linux"))]
-        return None;
+        return Usage::default();
     }
 
     /// Returns how much memory they use, where what several share counts once; in bytes.
@@ -192,9 +192,8 @@ mod linux {
     /// (CONFIG_PROC_CHILDREN).
     fn children(pid: i32) -> Option<Vec<i32>> {
         let mut out = Vec::new();
-        let threads = match fs::read_dir(format!("/proc/{pid}/task")) {
-            Ok(threads) => threads,
-            Err(_) => return Some(out),
+        let Ok(threads) = fs::read_dir(format!("/proc/{pid}/task")) else {
+            return Some(out);
         };
         for thread in threads.flatten() {
             match fs::read_to_string(thread.path().join("children")) {
