@@ -22,12 +22,7 @@ const LOOK: (Duration, Duration) = (Duration::from_millis(50), Duration::from_se
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
     /// The program and its arguments
-    #[arg(
-        required = true,
-        trailing_var_arg = true,
-        allow_hyphen_values = true,
-        value_name = "COMMAND"
-    )]
+    #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true, value_name = "COMMAND")]
     command: Vec<String>,
     /// The job's name; by default the program's
     #[arg(long, value_name = "NAME")]
@@ -82,21 +77,11 @@ fn name_of(program: &str) -> String {
     let last = program.rsplit('/').next().unwrap_or_default();
     let name: String = last
         .chars()
-        .map(|c| {
-            if c.is_ascii_alphanumeric() || "-_.".contains(c) {
-                c
-            } else {
-                '-'
-            }
-        })
+        .map(|c| if c.is_ascii_alphanumeric() || "-_.".contains(c) { c } else { '-' })
         .take(63)
         .collect();
     let name = name.trim_matches(|c: char| !c.is_ascii_alphanumeric());
-    if name.is_empty() {
-        "job".to_owned()
-    } else {
-        name.to_owned()
-    }
+    if name.is_empty() { "job".to_owned() } else { name.to_owned() }
 }
 
 impl Args {
@@ -127,16 +112,10 @@ impl Args {
         if faults.is_empty() {
             return Ok(spec);
         }
-        let what: Vec<String> = faults
-            .iter()
-            .map(|fault| format!("{}: {}", fault.pointer, fault.detail))
-            .collect();
-        Err(Diagnosis::new(
-            Code::Arguments,
-            format!("no job can be run so\n  {}", what.join("\n  ")),
-        )
-        .hint("labctl jobs run --help")
-        .error())
+        let what: Vec<String> = faults.iter().map(|fault| format!("{}: {}", fault.pointer, fault.detail)).collect();
+        Err(Diagnosis::new(Code::Arguments, format!("no job can be run so\n  {}", what.join("\n  ")))
+            .hint("labctl jobs run --help")
+            .error())
     }
 
     pub(super) async fn run(&self, client: &Client<'_>) -> Result<Outcome> {
@@ -150,10 +129,7 @@ impl Args {
         if !self.follow {
             say(client, &job, &format!("{id}\n"))?;
             if !self.wait {
-                client
-                    .world
-                    .reporter()
-                    .note(format!("labctl jobs logs -f {id} follows its output"));
+                client.world.reporter().note(format!("labctl jobs logs -f {id} follows its output"));
                 return Ok(Exit::Done);
             }
         } else {
@@ -176,11 +152,7 @@ impl Args {
             pause = (pause * 2).min(LOOK.1);
         };
         client.world.reporter().note(show::verdict(&job));
-        Ok(if job.state == State::Succeeded {
-            Exit::Done
-        } else {
-            Exit::Unmet
-        })
+        Ok(if job.state == State::Succeeded { Exit::Done } else { Exit::Unmet })
     }
 }
 

@@ -22,8 +22,8 @@ use crate::dashboard::runner::Runner;
 use crate::dashboard::runner::kubernetes::{self, Kubernetes};
 use crate::dashboard::runner::process::{Options, ProcessRunner};
 use crate::dashboard::service::Service;
-use crate::dashboard::store::JobStore;
 use crate::dashboard::store::sqlite::{self, Sqlite};
+use crate::dashboard::store::JobStore;
 use crate::drive::files;
 use crate::error::{Code, Diagnose, Diagnosis};
 
@@ -143,11 +143,8 @@ async fn store(url: Option<StoreUrl>, data: Result<PathBuf, Diagnosis>) -> Resul
             private_file(&path)?;
             let opened = Sqlite::open(&path, sqlite::Settings::default()).await;
             Ok(Arc::new(opened.diagnose(|| {
-                Diagnosis::new(
-                    Code::Setting,
-                    format!("the database `{}` cannot be used", path.display()),
-                )
-                .hint("labctl serve --store sqlite:PATH takes another file")
+                Diagnosis::new(Code::Setting, format!("the database `{}` cannot be used", path.display()))
+                    .hint("labctl serve --store sqlite:PATH takes another file")
             })?))
         }
     }
@@ -160,16 +157,16 @@ fn private_file(path: &Path) -> Result<()> {
     let dir = path.parent().unwrap_or(Path::new("."));
     let made = std::fs::DirBuilder::new().recursive(true).mode(0o700).create(dir);
     made.map_err(|error| files::explain(error, "make the directory", dir))?;
-    let file = std::fs::OpenOptions::new()
-        .append(true)
-        .create(true)
-        .mode(0o600)
-        .open(path);
+    let file = std::fs::OpenOptions::new().append(true).create(true).mode(0o600).open(path);
     file.map(drop).map_err(|error| files::explain(error, "open", path))
 }
 
 /// Opens the runner; nothing where no jobs are run. This is the one place that knows which runners there are.
-async fn runner(kind: RunnerKind, args: &Args, data: Result<PathBuf, Diagnosis>) -> Result<Option<Arc<dyn Runner>>> {
+async fn runner(
+    kind: RunnerKind,
+    args: &Args,
+    data: Result<PathBuf, Diagnosis>,
+) -> Result<Option<Arc<dyn Runner>>> {
     match kind {
         RunnerKind::Process => {
             let runner = ProcessRunner::open(Options {
@@ -186,9 +183,8 @@ async fn runner(kind: RunnerKind, args: &Args, data: Result<PathBuf, Diagnosis>)
                 image: args.job_image.clone(),
             };
             let runner = Kubernetes::connect(settings).await.diagnose(|| {
-                Diagnosis::new(Code::Setting, "the cluster in which jobs are to run cannot be found").hint(
-                    "labctl serve --runner kubernetes --kubeconfig FILE names it; in a pod, its service account does",
-                )
+                Diagnosis::new(Code::Setting, "the cluster in which jobs are to run cannot be found")
+                    .hint("labctl serve --runner kubernetes --kubeconfig FILE names it; in a pod, its service account does")
             })?;
             Ok(Some(Arc::new(runner)))
         }

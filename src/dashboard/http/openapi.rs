@@ -114,16 +114,10 @@ pub fn document() -> OpenApi {
         http.description = Some(description.to_owned());
         SecurityScheme::Http(http)
     };
-    components.add_security_scheme(
-        "token",
-        scheme(HttpAuthScheme::Bearer, "A token of the server's token file."),
-    );
+    components.add_security_scheme("token", scheme(HttpAuthScheme::Bearer, "A token of the server's token file."));
     components.add_security_scheme(
         "password",
-        scheme(
-            HttpAuthScheme::Basic,
-            "The same token as the password, for browsers. The name is not looked at.",
-        ),
+        scheme(HttpAuthScheme::Basic, "The same token as the password, for browsers. The name is not looked at."),
     );
     let info = InfoBuilder::new()
         .title("job-dashboard")
@@ -157,7 +151,8 @@ pub fn document() -> OpenApi {
     document
 }
 
-static JSON: LazyLock<serde_json::Value> = LazyLock::new(|| serde_json::to_value(document()).unwrap_or_default());
+static JSON: LazyLock<serde_json::Value> =
+    LazyLock::new(|| serde_json::to_value(document()).unwrap_or_default());
 
 /// Sends the description.
 pub(super) async fn json() -> Response {
@@ -217,10 +212,7 @@ mod tests {
                 let id = operation["operationId"].as_str().expect("an id");
                 assert!(ids.insert(id), "{id} is used twice");
                 let summary = operation["summary"].as_str().unwrap_or_default();
-                assert!(
-                    !summary.is_empty() && !summary.ends_with('.'),
-                    "{method} {path}: {summary:?}"
-                );
+                assert!(!summary.is_empty() && !summary.ends_with('.'), "{method} {path}: {summary:?}");
                 let guarded = path.starts_with("/jobs") || path == "/events";
                 assert_eq!(operation["responses"].get("401").is_some(), guarded, "{method} {path}");
             }

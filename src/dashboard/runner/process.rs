@@ -157,11 +157,7 @@ impl Entry {
             Life::Ending => (Phase::Ending, record.reason.clone(), record.message.clone()),
             // It was resumed, and has to wait.
             Life::Held if self.lives() => (Phase::Waiting, None, None),
-            Life::Held => (
-                Phase::Waiting,
-                Some(reason::SLOTS.to_owned()),
-                Some(slots_message(slots)),
-            ),
+            Life::Held => (Phase::Waiting, Some(reason::SLOTS.to_owned()), Some(slots_message(slots))),
         };
         Seen {
             phase,
@@ -642,11 +638,7 @@ impl Runner for ProcessRunner {
             jobs.all.keys().copied().collect()
         };
         let tell = async |id: JobId| {
-            let seen = self
-                .jobs()
-                .all
-                .get(&id)
-                .map_or_else(nothing, |entry| entry.seen(self.0.slots));
+            let seen = self.jobs().all.get(&id).map_or_else(nothing, |entry| entry.seen(self.0.slots));
             told.send(Told::Seen(id, seen)).await
         };
         for id in known {

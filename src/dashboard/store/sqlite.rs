@@ -89,7 +89,8 @@ impl Sqlite {
         let vacuumed = options.clone().auto_vacuum(SqliteAutoVacuum::Incremental);
         let limited = match settings.quota_bytes {
             // A page has 4096 bytes; a database without room for its tables cannot be made.
-            Some(bytes) => vacuumed.pragma("max_page_count", (bytes / 4096).max(64).to_string()),
+            Some(bytes) => vacuumed
+                .pragma("max_page_count", (bytes / 4096).max(64).to_string()),
             None => vacuumed,
         };
         // Connections live as long as the store: there is nothing to heal in a file.

@@ -269,12 +269,7 @@ impl Keeper {
             }
         }
         Ok(status.map_or_else(
-            || {
-                Ended::Refused(Refusal {
-                    message: "the program's end was missed".to_owned(),
-                    code: 126,
-                })
-            },
+            || Ended::Refused(Refusal { message: "the program's end was missed".to_owned(), code: 126 }),
             Ended::Status,
         ))
     }
@@ -285,10 +280,7 @@ impl Keeper {
             fresh(&dir, self.record.attempts)?;
         }
         let (mut ours, theirs) = UnixStream::pair().context("make a socket")?;
-        #[expect(
-            clippy::disallowed_methods,
-            reason = "a keeper waits for every process below it itself"
-        )]
+        #[expect(clippy::disallowed_methods, reason = "a keeper waits for every process below it itself")]
         let mut command = std::process::Command::new(own_program()?);
         command
             .arg0("labctl")
@@ -346,9 +338,7 @@ impl Keeper {
             self.record.output += kept as u64;
             let head = self.head(source.stream);
             let output = &mut self.output;
-            source.cutter.push(&source.buffer[..kept], |line, partial| {
-                output.line(head, partial, &line)
-            });
+            source.cutter.push(&source.buffer[..kept], |line, partial| output.line(head, partial, &line));
             self.write()?;
         }
         if read > kept {
@@ -456,10 +446,7 @@ impl Keeper {
             ),
             Why::Memory => (
                 reason::MEMORY,
-                Some(format!(
-                    "it used more than the {} MiB of memory of its limit",
-                    limits.memory_mib
-                )),
+                Some(format!("it used more than the {} MiB of memory of its limit", limits.memory_mib)),
             ),
             Why::Processes => (
                 reason::PROCESSES,
@@ -467,10 +454,7 @@ impl Keeper {
             ),
             Why::Output => (
                 reason::OUTPUT,
-                Some(format!(
-                    "it wrote more than the {} MiB of output of its limit",
-                    limits.output_mib
-                )),
+                Some(format!("it wrote more than the {} MiB of output of its limit", limits.output_mib)),
             ),
             Why::OutputLost(error) => (
                 reason::OUTPUT_LOST,
@@ -507,20 +491,14 @@ impl Keeper {
                 (reason::CPU, "used up the processor time of its limit".to_owned())
             }
             Some(signal) => (reason::SIGNAL, format!("was ended by signal {}", signal_name(signal))),
-            None => (
-                reason::EXIT_CODE,
-                format!("ended with exit code {}", code.unwrap_or(-1)),
-            ),
+            None => (reason::EXIT_CODE, format!("ended with exit code {}", code.unwrap_or(-1))),
         };
         let Record { attempts, failures, .. } = self.record;
         if failures > self.instructions.retries {
             let (reason, message) = if failures == 1 {
                 (reason, format!("the program {how}"))
             } else {
-                (
-                    reason::RETRIES,
-                    format!("{failures} attempts failed; the last one {how}"),
-                )
+                (reason::RETRIES, format!("{failures} attempts failed; the last one {how}"))
             };
             self.finish(Life::Failed, Some(reason.to_owned()), Some(message))?;
             return Ok(None);
