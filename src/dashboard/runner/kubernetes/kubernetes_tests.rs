@@ -1,4 +1,5 @@
 //! The runner against an API server that does what real ones do at bad times.
+#![expect(clippy::needless_pass_by_value, reason = "JSON is written where it is used")]
 
 #[path = "fake_tests.rs"]
 mod fake;
