@@ -39,6 +39,7 @@ struct Inner {
 
 #[derive(Default)]
 struct Log {
+    removed: bool,
     /// When each line was written, in nanoseconds since 1970, and the line.
     lines: Vec<(i64, Vec<u8>)>,
     open: Vec<mpsc::UnboundedSender<Chunk>>,
@@ -176,6 +177,18 @@ impl Fake {
         log.lines.push((at, line.as_ref().to_vec()));
         let chunk = stamped(at, line.as_ref());
         log.open.retain(|open| open.send(Ok(chunk.clone())).is_ok());
+    }
+
+    /// Puts something into all open readings that is no line of the program.
+    pub(super) fn say(&self, pod: &str, text: &'static str) {
+        for open in &self.lock().logs.entry(pod.to_owned()).or_default().open {
+            _ = open.send(Ok(Bytes::from_static(text.as_bytes())));
+        }
+    }
+
+    /// Answers the next reading of a pod's log with words of the kubelet, as it does where the container is removed.
+    pub(super) fn remove_container(&self, pod: &str) {
+        self.lock().logs.entry(pod.to_owned()).or_default().removed = true;
     }
 
     /// Ends all open readings of a pod's log as if all was read.
@@ -349,6 +362,9 @@ async fn log(Shared(fake): Shared<Fake>, Path((_, pod)): Path<(String, String)>,
     let (sender, receiver) = mpsc::unbounded_channel();
     let mut inner = fake.lock();
     let log = inner.logs.entry(pod).or_default();
+    if log.removed {
+        return "unable to retrieve container logs for containerd://b0c3".into_response();
+    }
     for (at, line) in log
         .lines
         .iter()

@@ -81,6 +81,7 @@ impl Kubernetes {
             whole: false,
             next,
             lines,
+            complete: false,
             said: BTreeSet::new(),
         };
         reader.run().await
@@ -116,6 +117,8 @@ struct Reader<'a> {
     whole: bool,
     next: u64,
     lines: mpsc::Sender<Batch>,
+    /// Everything was read that was there when the last answer ended.
+    complete: bool,
     /// What the kubelet said; it says the same at each try.
     said: BTreeSet<String>,
 }
@@ -175,8 +178,7 @@ impl Reader<'_> {
         let mut finished = pod.is_finished();
         let mut pause = Pause::new();
         let mut troubled: Option<Instant> = None;
-        // Whether everything was read that was there when the last answer ended.
-        let mut complete = false;
+        self.complete = false;
         loop {
             let before = self.place.clone();
             let ended = self.read_answer(pod, finished).await?;
@@ -187,10 +189,10 @@ impl Reader<'_> {
             match &ended {
                 Ended::Stopped => return Ok(false),
                 Ended::Clean | Ended::NotYet if finished => return Ok(true),
-                Ended::Clean => complete = true,
+                Ended::Clean => self.complete = true,
                 Ended::Silent | Ended::NotYet | Ended::Gone => {}
                 Ended::Cut(why) => {
-                    complete = false;
+                    self.complete = false;
                     tracing::debug!(job_id = %self.job.id, pod = pod.name, why, "the log of a pod was cut");
                     let since = *troubled.get_or_insert_with(Instant::now);
                     if since.elapsed() >= GIVE_UP {
@@ -204,7 +206,7 @@ impl Reader<'_> {
             match self.ask(pod).await {
                 Ok(Some(now)) => finished = now,
                 Ok(None) => {
-                    if !complete {
+                    if !self.complete {
                         let text = format!(
                             "the pod `{}` was deleted before its output was read to the end; lines can be missing here",
                             pod.name
@@ -219,7 +221,7 @@ impl Reader<'_> {
                     tracing::debug!(job_id = %self.job.id, pod = pod.name, error = %error, "a pod could not be asked for");
                 }
             }
-            if !(finished && complete) {
+            if !(finished && self.complete) {
                 tokio::select! {
                     () = pause.wait() => {}
                     () = self.lines.closed() => return Ok(false),
@@ -366,6 +368,8 @@ impl Reader<'_> {
             Read::Rotated => {
                 Some(self.own_line("the log was rotated while it was not read; lines can be missing here".to_owned()))
             }
+            // The container is removed, and it had been read to its end.
+            Read::Said(_) if self.complete => None,
             Read::Said(text) => {
                 let new = self.said.insert(text.clone());
                 new.then(|| self.own_line(format!("Kubernetes says: {text}")))

@@ -262,6 +262,35 @@ async fn a_pod_that_is_deleted_after_its_last_line_loses_nothing() {
 }
 
 #[tokio::test]
+async fn a_container_that_is_removed_after_its_last_line_is_no_news() {
+    let fake = Fake::default();
+    let (runner, _watch) = one_running(&fake).await;
+    let mut follow = Follow::of(&runner, row(), "", 1);
+    reading(&fake, "pod-1").await;
+    fake.write("pod-1", T, "a");
+    fake.remove_container("pod-1");
+    fake.put("pods", ended(1, 0));
+    fake.end_log("pod-1");
+    assert_eq!(follow.rest().await, ["a"]);
+    // Where it was not read to its end, that is told, and once.
+    let fake = Fake::default();
+    let (runner, _watch) = one_running(&fake).await;
+    let mut follow = Follow::of(&runner, row(), "", 1);
+    reading(&fake, "pod-1").await;
+    fake.say("pod-1", "failed to watch file\n");
+    fake.remove_container("pod-1");
+    fake.put("pods", ended(1, 0));
+    fake.cut_log("pod-1");
+    assert_eq!(
+        follow.rest().await,
+        [
+            "! Kubernetes says: failed to watch file",
+            "! Kubernetes says: unable to retrieve container logs for containerd://b0c3"
+        ]
+    );
+}
+
+#[tokio::test]
 async fn trouble_with_the_log_is_waited_out() {
     let fake = Fake::default();
     let (runner, _watch) = one_running(&fake).await;

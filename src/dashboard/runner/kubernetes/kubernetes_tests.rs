@@ -1,4 +1,5 @@
 //! The runner against an API server that does what real ones do at bad times.
+#![expect(clippy::needless_pass_by_value, reason = "JSON is written where it is used")]
 
 #[path = "fake_tests.rs"]
 mod fake;
@@ -375,7 +376,11 @@ async fn why_nothing_can_be_created_is_on_the_row() {
         ..row()
     };
     runner.begin(&held, &spec()).await.expect_err("no room");
-    assert_eq!(watch.next().await, "Suspended QuotaExceeded", "it does not go on by that");
+    assert_eq!(
+        watch.next().await,
+        "Suspended QuotaExceeded",
+        "it does not go on by that"
+    );
     // Of pods: only an event says so.
     runner.begin(&row(), &spec()).await.expect("created");
     assert_eq!(watch.next().await, "Waiting");

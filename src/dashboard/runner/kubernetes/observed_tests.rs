@@ -1,4 +1,5 @@
 //! Jobs and pods as the API server sends them, and what is seen of them.
+#![expect(clippy::needless_pass_by_value, reason = "JSON is written where it is used")]
 
 use serde_json::{Value, json};
 
