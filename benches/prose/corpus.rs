@@ -84,7 +84,7 @@ pub(crate) const PACKAGES: [Package; 16] = [
     Package {
         name: "python-celery-doc",
         version: "5.2.6-5",
-        dated: "2022-04-04, Celery 5.2.6",
+        dated: "2022-04-22 at the latest, its changelog",
         parts: &[
             ("/userguide/", REFERENCE),
             ("/getting-started/", REFERENCE),
@@ -95,7 +95,7 @@ pub(crate) const PACKAGES: [Package; 16] = [
     Package {
         name: "fortunes",
         version: "1:1.99.1-7.3",
-        dated: "before 2010, fortune-mod 1.99.1",
+        dated: "2022-11-20, its changelog",
         parts: &[("/games/fortunes/", GENERAL)],
         half: Half::Tune,
     },

@@ -1,7 +1,7 @@
 //! `cargo bench --bench prose`: what `labctl prose` finds, and what it finds wrongly, beside other tools.
 //!
 //! It needs Debian 12 with apt, and writes below `target/prose-bench`. Texts are from packages whose upstream version is
-//! not younger than 2022-11-30. Thresholds come from the tune half (`-- --tune` prints them), figures from the test half;
+//! from 2022-11-30 or earlier. Thresholds come from the tune half (`-- --tune` prints them), figures from the test half;
 //! the halves share no package. Errors are seeded at known places by a generator that is the same in every run. Other
 //! tools are run on the same files, in the same run, where they are on PATH: codespell, typos, vale, proselint, sg
 //! (slop-guard; set `LABCTL_BENCH_SLOP_GUARD` to its folder for its list of phrases).

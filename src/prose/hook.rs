@@ -4,9 +4,9 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 
-use crate::drive::exec::{Cmd, Exec};
+use crate::drive::exec::{Cmd, Exec, ExecError};
 use crate::drive::files;
-use crate::error::{Code, Diagnose, Diagnosis};
+use crate::error::{Code, Diagnosis};
 
 /// By this line a hook of ours is known.
 const MARK: &str = "# The pre-commit hook of `labctl prose`; `labctl prose hook remove` takes it away.";
@@ -23,16 +23,24 @@ fn script() -> String {
 /// Asks git where a repository's hooks are.
 async fn place(exec: &dyn Exec, dir: &Path) -> Result<PathBuf> {
     let cmd = Cmd::new("git").args(["rev-parse", "--git-path", "hooks"]).dir(dir);
-    let output = exec.run(&cmd).await.diagnose(|| {
-        Diagnosis::new(
-            Code::Arguments,
-            format!("`{}` is not in a git repository", dir.display()),
-        )
-        .hint("run it in a repository, or make one with `git init`")
-    })?;
+    let output = exec
+        .run(&cmd)
+        .await
+        .map_err(|error| no_repository(error, dir, "run it in a repository, or make one with `git init`"))?;
     Ok(dir
         .join(output.stdout.trim_end_matches(['\n', '\r']))
         .join("pre-commit"))
+}
+
+/// Says why git did not answer: it is not there, or the directory is in no repository.
+fn no_repository(error: ExecError, dir: &Path, hint: &str) -> anyhow::Error {
+    let diagnosis = if error.not_found() {
+        Diagnosis::new(Code::ToolMissing, "git is not on PATH").hint("install git; Debian's package is `git`")
+    } else {
+        let text = format!("`{}` is not in a git repository", dir.display());
+        Diagnosis::new(Code::Arguments, text).hint(hint)
+    };
+    anyhow::Error::new(error).context(diagnosis)
 }
 
 /// What there was to do.
@@ -94,13 +102,16 @@ fn foreign(path: &Path) -> Diagnosis {
 /// There is no repository, or git cannot write the files.
 pub async fn staged(exec: &dyn Exec, dir: &Path, to: &Path) -> Result<(PathBuf, Vec<PathBuf>)> {
     let git = |args: &[&str]| Cmd::new("git").args(args).dir(dir);
-    let top = exec.run(&git(&["rev-parse", "--show-toplevel"])).await.diagnose(|| {
-        Diagnosis::new(
-            Code::Arguments,
-            format!("`{}` is not in a git repository", dir.display()),
-        )
-        .hint("--staged needs one; without it the files on disk are looked at")
-    })?;
+    let top = exec
+        .run(&git(&["rev-parse", "--show-toplevel"]))
+        .await
+        .map_err(|error| {
+            no_repository(
+                error,
+                dir,
+                "--staged needs one; without it the files on disk are looked at",
+            )
+        })?;
     let top = PathBuf::from(top.stdout.trim_end_matches(['\n', '\r']));
     let list = [
         "diff",

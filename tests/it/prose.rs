@@ -267,6 +267,9 @@ fn the_hook_stops_a_commit_by_what_is_staged() {
         return;
     };
     let mut world = TestEnvironment::new();
+    let without = prose(&world, &["hook", "install"]);
+    assert_eq!(without.exit, Some(3), "there is no git on PATH");
+    assert!(without.stderr.contains("LAB-ENV-011"), "{without}");
     let bin = Path::new(env!("CARGO_BIN_EXE_labctl"))
         .parent()
         .expect("a directory")
