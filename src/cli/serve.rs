@@ -104,7 +104,10 @@ impl Args {
                     None | Some(RunnerKind::None) => Ok(None),
                     Some(_) => Err(Diagnosis::new(
                         Code::Setting,
-                        format!("on {}, whoever reaches the server could run programs as its user", self.listen),
+                        format!(
+                            "on {}, whoever reaches the server could run programs as its user",
+                            self.listen
+                        ),
                     )
                     .hint("labctl serve --listen 127.0.0.1:8080 is for this machine alone")
                     .hint("labctl serve --token-file FILE wants a token of everyone; one `name:token` a line")
@@ -137,7 +140,10 @@ impl Args {
             None => None,
         };
         if parts.is_none() {
-            health.set("runner", Ok("none: health and version are all that is served".to_owned()));
+            health.set(
+                "runner",
+                Ok("none: health and version are all that is served".to_owned()),
+            );
         }
         let times = Times {
             drain: self.drain,

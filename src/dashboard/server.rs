@@ -270,7 +270,14 @@ mod tests {
             )
             .route("/never", get(std::future::pending::<()>));
         let (stop, receiver) = mpsc::channel(4);
-        let server = tokio::spawn(serve(listener, router, health, times, CancellationToken::new(), receiver));
+        let server = tokio::spawn(serve(
+            listener,
+            router,
+            health,
+            times,
+            CancellationToken::new(),
+            receiver,
+        ));
         Running { address, stop, server }
     }
 

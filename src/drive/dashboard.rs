@@ -63,14 +63,19 @@ impl Dashboard {
     /// # Errors
     /// [`Code::Setting`]: the URL cannot be used, or the token cannot be sent.
     pub fn new(url: &str, token: Option<String>) -> Result<Self> {
-        let wrong = |what: String| Diagnosis::new(Code::Setting, what).hint("labctl jobs --url http://127.0.0.1:8080 list");
-        let mut base: Url = url.parse().map_err(|error| wrong(format!("`{url}` is no URL: {error}")))?;
+        let wrong =
+            |what: String| Diagnosis::new(Code::Setting, what).hint("labctl jobs --url http://127.0.0.1:8080 list");
+        let mut base: Url = url
+            .parse()
+            .map_err(|error| wrong(format!("`{url}` is no URL: {error}")))?;
         if !matches!(base.scheme(), "http" | "https") || base.host_str().is_none_or(str::is_empty) {
             return Err(wrong(format!("`{url}` must begin with http:// or https:// and a host")).error());
         }
         if !base.username().is_empty() || base.password().is_some() {
             let what = "the dashboard's URL must not have a user or password in it";
-            return Err(wrong(what.into()).hint("LABCTL_TOKEN or --token-file has the token").error());
+            return Err(wrong(what.into())
+                .hint("LABCTL_TOKEN or --token-file has the token")
+                .error());
         }
         base.set_query(None);
         base.set_fragment(None);
@@ -114,7 +119,10 @@ impl Dashboard {
             }
         };
         let answer = self.accepted(answer).await?;
-        let bytes = answer.bytes().await.map_err(|error| self.down(error.without_url().into()))?;
+        let bytes = answer
+            .bytes()
+            .await
+            .map_err(|error| self.down(error.without_url().into()))?;
         if bytes.is_empty() {
             return Ok(Value::Null);
         }
@@ -133,7 +141,10 @@ impl Dashboard {
         let answer = self.ask(&Method::GET, path, &request).await?;
         let answer = self.accepted(answer).await?;
         let this = self.clone();
-        Ok(answer.bytes_stream().map_err(move |error| this.down(error.without_url().into())).boxed())
+        Ok(answer
+            .bytes_stream()
+            .map_err(move |error| this.down(error.without_url().into()))
+            .boxed())
     }
 
     /// Opens a stream of events; `last` is the id of the last one that is known.
@@ -146,7 +157,10 @@ impl Dashboard {
         let answer = self.ask(&Method::GET, path, &Request { headers, body: None }).await?;
         let answer = self.accepted(answer).await?;
         Ok(EventStream {
-            bytes: answer.bytes_stream().map_err(|error| error.without_url().into()).boxed(),
+            bytes: answer
+                .bytes_stream()
+                .map_err(|error| error.without_url().into())
+                .boxed(),
             reader: EventReader::default(),
             ready: VecDeque::new(),
         })
@@ -181,8 +195,11 @@ impl Dashboard {
 
     fn foreign(&self) -> Diagnosis {
         let url = self.url("");
-        Diagnosis::new(Code::DashboardFailed, format!("what answers at {url} is no job-dashboard"))
-            .hint("labctl jobs --url URL, or LABCTL_DASHBOARD_URL, names another")
+        Diagnosis::new(
+            Code::DashboardFailed,
+            format!("what answers at {url} is no job-dashboard"),
+        )
+        .hint("labctl jobs --url URL, or LABCTL_DASHBOARD_URL, names another")
     }
 
     /// Turns a refusal into an error.
@@ -215,7 +232,11 @@ fn refusal(status: StatusCode, problem: Problem) -> Diagnosis {
         text = format!("{text}: {detail}");
     }
     for fault in problem.errors {
-        let place = if fault.pointer.is_empty() { "the document" } else { &fault.pointer };
+        let place = if fault.pointer.is_empty() {
+            "the document"
+        } else {
+            &fault.pointer
+        };
         text = format!("{text}\n  {place}: {}", fault.detail);
     }
     let diagnosis = Diagnosis::new(code, text);
@@ -262,7 +283,10 @@ impl EventStream {
                 return Ok(Some(event));
             }
             let silent = || anyhow::anyhow!("nothing came for {}s", SILENCE.as_secs());
-            match tokio::time::timeout(SILENCE, self.bytes.next()).await.map_err(|_| silent())? {
+            match tokio::time::timeout(SILENCE, self.bytes.next())
+                .await
+                .map_err(|_| silent())?
+            {
                 Some(bytes) => self.ready.extend(self.reader.push(&bytes?)?),
                 None => return Ok(None),
             }
@@ -307,7 +331,10 @@ impl EventReader {
         }
         self.rest.drain(..begin);
         self.seen = self.rest.len();
-        anyhow::ensure!(self.rest.len() + self.data.len() <= EVENT_BYTES, "an event is too large");
+        anyhow::ensure!(
+            self.rest.len() + self.data.len() <= EVENT_BYTES,
+            "an event is too large"
+        );
         Ok(out)
     }
 
@@ -352,9 +379,19 @@ mod tests {
             for part in STREAM.chunks(size) {
                 events.extend(reader.push(part).expect("events"));
             }
-            let events: Vec<_> = events.iter().map(|event| (event.name.as_str(), event.data.as_str())).collect();
-            assert_eq!(events, [("line", "{\"text\":\"ä\"}"), ("message", "a\nb"), ("end", "")], "{size}");
-            assert_eq!((reader.last_id, reader.retry), (Some(9), Some(Duration::from_millis(1500))));
+            let events: Vec<_> = events
+                .iter()
+                .map(|event| (event.name.as_str(), event.data.as_str()))
+                .collect();
+            assert_eq!(
+                events,
+                [("line", "{\"text\":\"ä\"}"), ("message", "a\nb"), ("end", "")],
+                "{size}"
+            );
+            assert_eq!(
+                (reader.last_id, reader.retry),
+                (Some(9), Some(Duration::from_millis(1500)))
+            );
         }
     }
 
@@ -364,7 +401,10 @@ mod tests {
         for bad in ["", "localhost:8080", "ftp://x", "http://", "http://u:p@x", "http://u@x"] {
             let error = Dashboard::new(bad, None).expect_err(bad);
             let text = crate::error::render(&error);
-            assert!(text.contains("LAB-USE-003") && text.contains("hint: labctl jobs --url"), "{text}");
+            assert!(
+                text.contains("LAB-USE-003") && text.contains("hint: labctl jobs --url"),
+                "{text}"
+            );
         }
         assert!(Dashboard::new("http://127.0.0.1:1", Some("a\nb".into())).is_err());
         let dashboard = Dashboard::new("http://127.0.0.1:1/base/?x=1#y", None).expect("good");
@@ -375,9 +415,15 @@ mod tests {
     async fn nobody_there_is_an_error_with_the_next_command() {
         crate::world::install_crypto();
         let dashboard = Dashboard::new("http://127.0.0.1:9", None).expect("good");
-        let error = dashboard.send(Method::GET, "/jobs", Request::default()).await.expect_err("nobody");
+        let error = dashboard
+            .send(Method::GET, "/jobs", Request::default())
+            .await
+            .expect_err("nobody");
         let text = crate::error::render(&error);
-        assert!(text.contains("LAB-ENV-026") && text.contains("hint: labctl serve"), "{text}");
+        assert!(
+            text.contains("LAB-ENV-026") && text.contains("hint: labctl serve"),
+            "{text}"
+        );
     }
 
     #[test]

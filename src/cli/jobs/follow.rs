@@ -54,7 +54,11 @@ pub(super) struct Args {
 impl Args {
     fn path(&self) -> String {
         let mut out = format!("/jobs/{}/logs?follow={}", self.id, self.follow);
-        let numbers = [("tail", self.tail), ("attempt", self.attempt.map(u64::from)), ("from", self.from)];
+        let numbers = [
+            ("tail", self.tail),
+            ("attempt", self.attempt.map(u64::from)),
+            ("from", self.from),
+        ];
         for (name, value) in numbers.into_iter().filter_map(|(name, value)| Some((name, value?))) {
             _ = write!(out, "&{name}={value}");
         }
@@ -77,7 +81,11 @@ impl Args {
             follow(client, &self.path(), self.timestamps).await?;
             return Ok(Exit::Done);
         }
-        let accept = if client.json() { "application/x-ndjson" } else { "text/plain" };
+        let accept = if client.json() {
+            "application/x-ndjson"
+        } else {
+            "text/plain"
+        };
         let mut parts = client.dashboard.download(&self.path(), accept).await?;
         while let Some(part) = parts.next().await {
             // What is left is not whole; the bytes as they are, whatever they are.
@@ -191,7 +199,10 @@ async fn follow(client: &Client<'_>, path: &str, timestamps: bool) -> Result<()>
             Err(error) => return Err(error),
         };
         if away.get_or_insert_with(Instant::now).elapsed() < Duration::from_millis(50) {
-            client.world.reporter().note("the connection to the dashboard broke; it is made again");
+            client
+                .world
+                .reporter()
+                .note("the connection to the dashboard broke; it is made again");
             pause = BACKOFF.0;
         }
         tokio::time::sleep(retry.unwrap_or(pause).min(BACKOFF.1)).await;
@@ -217,12 +228,7 @@ fn may_come_back(error: &anyhow::Error) -> bool {
         && diagnosis(error).is_none_or(|found| matches!(found.code, Code::DashboardDown | Code::DashboardFailed))
 }
 
-async fn stream(
-    client: &Client<'_>,
-    path: &str,
-    printed: &mut Printed,
-    away: &mut Option<Instant>,
-) -> Result<Ended> {
+async fn stream(client: &Client<'_>, path: &str, printed: &mut Printed, away: &mut Option<Instant>) -> Result<Ended> {
     let mut events = client.dashboard.events(path, printed.last).await?;
     *away = None;
     loop {
@@ -284,6 +290,9 @@ mod tests {
             let line: ApiLine<'_> = serde_json::from_str(&event.data).expect("a line");
             printed.text(&line, &mut out);
         }
-        assert_eq!(String::from_utf8_lossy(&out), "2026-01-01T00:00:00Z xx\n2026-01-01T00:00:00Z x\n");
+        assert_eq!(
+            String::from_utf8_lossy(&out),
+            "2026-01-01T00:00:00Z xx\n2026-01-01T00:00:00Z x\n"
+        );
     }
 }

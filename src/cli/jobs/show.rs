@@ -21,10 +21,14 @@ impl Screen {
     pub(super) fn of_stdout() -> Self {
         let out = std::io::stdout();
         let terminal = out.is_terminal();
-        let wide = rustix::termios::tcgetwinsize(&out).ok().map(|size| usize::from(size.ws_col));
+        let wide = rustix::termios::tcgetwinsize(&out)
+            .ok()
+            .map(|size| usize::from(size.ws_col));
         let columns = config::text_variable("COLUMNS").and_then(|columns| columns.parse().ok());
         Self {
-            width: wide.filter(|wide| *wide > 0 && terminal).or(columns.filter(|_| terminal)),
+            width: wide
+                .filter(|wide| *wide > 0 && terminal)
+                .or(columns.filter(|_| terminal)),
             styles: if terminal && config::variable("NO_COLOR").is_none() {
                 Styles::colour()
             } else {
@@ -71,7 +75,11 @@ fn why(job: &ApiJob) -> String {
 
 /// Says how far the end of a job is that someone asked for.
 pub(super) fn ending(job: &ApiJob) -> &'static str {
-    if job.state.is_final() { job.state.name() } else { "asked to end" }
+    if job.state.is_final() {
+        job.state.name()
+    } else {
+        "asked to end"
+    }
 }
 
 /// Says how a job ended, in a line.
@@ -164,8 +172,15 @@ fn moment(at: Moment) -> String {
 /// Quotes a command so that a shell would take it apart again.
 fn quoted(command: &[String]) -> String {
     let quote = |word: &String| {
-        let safe = !word.is_empty() && word.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_./:=@%+,".contains(&b));
-        if safe { word.clone() } else { format!("'{}'", word.replace('\'', "'\\''")) }
+        let safe = !word.is_empty()
+            && word
+                .bytes()
+                .all(|b| b.is_ascii_alphanumeric() || b"-_./:=@%+,".contains(&b));
+        if safe {
+            word.clone()
+        } else {
+            format!("'{}'", word.replace('\'', "'\\''"))
+        }
     };
     command.iter().map(quote).collect::<Vec<_>>().join(" ")
 }
@@ -184,8 +199,14 @@ pub(super) fn detail(detail: &ApiDetail, screen: &Screen) -> String {
     line("owner", &job.owner);
     line("state", job.state.name());
     line("why", &why(job));
-    line("exit code", &job.exit_code.map(|code| code.to_string()).unwrap_or_default());
-    line("attempts", &format!("{} of {}", job.attempts, u64::from(spec.retries) + 1));
+    line(
+        "exit code",
+        &job.exit_code.map(|code| code.to_string()).unwrap_or_default(),
+    );
+    line(
+        "attempts",
+        &format!("{} of {}", job.attempts, u64::from(spec.retries) + 1),
+    );
     line("created", &moment(job.created_at));
     line("started", &job.started_at.map(moment).unwrap_or_default());
     line("finished", &job.finished_at.map(moment).unwrap_or_default());
@@ -251,7 +272,10 @@ mod tests {
             let text = table(&jobs, NOW, &screen(Some(width)));
             assert!(!text.contains('\u{1b}') && text.lines().count() == 3, "{text}");
             if width > 80 {
-                assert!(text.lines().all(|line| line.chars().count() <= width), "{width}:\n{text}");
+                assert!(
+                    text.lines().all(|line| line.chars().count() <= width),
+                    "{width}:\n{text}"
+                );
             }
         }
         let whole = table(&jobs, NOW, &screen(None));

@@ -38,7 +38,10 @@ impl Tokens {
             .mode();
         // A group may read it: that is how Kubernetes hands a secret to a container that is not root.
         if mode & 0o027 != 0 {
-            let what = format!("has mode {:o}: others than its owner can get at the tokens", mode & 0o777);
+            let what = format!(
+                "has mode {:o}: others than its owner can get at the tokens",
+                mode & 0o777
+            );
             return Err(wrong(what).hint(format!("chmod 600 {}", path.display())).error());
         }
         let text = std::fs::read_to_string(path).with_context(|| wrong("cannot be read".into()))?;
@@ -69,7 +72,10 @@ impl Tokens {
                 _ => return Err((number, "it is neither `name:token` nor `name:token:admin`")),
             };
             if !is_caller(name) {
-                return Err((number, "the name must have 1 to 64 letters, digits, `-`, `_`, `.` and `@`"));
+                return Err((
+                    number,
+                    "the name must have 1 to 64 letters, digits, `-`, `_`, `.` and `@`",
+                ));
             }
             if !(LEAST_BYTES..=MOST_BYTES).contains(&token.len()) {
                 return Err((number, "the token must have 16 to 512 characters"));
@@ -109,7 +115,9 @@ impl Tokens {
 /// Returns whether a text can be the name of a caller.
 pub(super) fn is_caller(name: &str) -> bool {
     (1..=NAME_BYTES).contains(&name.len())
-        && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_.@".contains(&byte))
+        && name
+            .bytes()
+            .all(|byte| byte.is_ascii_alphanumeric() || b"-_.@".contains(&byte))
 }
 
 #[cfg(test)]
@@ -158,13 +166,23 @@ mod tests {
         let dir = tempfile::tempdir().expect("a directory");
         let path = dir.path().join("tokens");
         crate::drive::files::write(&path, GOOD).expect("written");
-        for (mode, good) in [(0o600, true), (0o400, true), (0o440, true), (0o644, false), (0o660, false), (0o604, false)] {
+        for (mode, good) in [
+            (0o600, true),
+            (0o400, true),
+            (0o440, true),
+            (0o644, false),
+            (0o660, false),
+            (0o604, false),
+        ] {
             std::fs::set_permissions(&path, std::fs::Permissions::from_mode(mode)).expect("set");
             let read = Tokens::read(&path);
             assert_eq!(read.is_ok(), good, "{mode:o}");
             if let Err(error) = read {
                 let text = crate::error::render(&error);
-                assert!(text.contains("LAB-USE-003") && text.contains("hint: chmod 600"), "{text}");
+                assert!(
+                    text.contains("LAB-USE-003") && text.contains("hint: chmod 600"),
+                    "{text}"
+                );
             }
         }
         let error = Tokens::read(&dir.path().join("none")).expect_err("nothing there");

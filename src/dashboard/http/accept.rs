@@ -20,7 +20,9 @@ fn range(text: &str) -> Option<(&str, u32)> {
     let range = parts.next().filter(|range| range.contains('/'))?;
     let mut weight = 1000;
     for part in parts {
-        let Some((name, value)) = part.split_once('=') else { continue };
+        let Some((name, value)) = part.split_once('=') else {
+            continue;
+        };
         if name.trim().eq_ignore_ascii_case("q") {
             let value: f64 = value.trim().parse().ok()?;
             #[expect(
@@ -48,7 +50,10 @@ fn quality(ranges: &[(&str, u32)], offer: &str) -> u32 {
             _ => 0,
         }
     };
-    let narrowest = ranges.iter().map(|(range, weight)| (fits(range), *weight)).max_by_key(|found| found.0);
+    let narrowest = ranges
+        .iter()
+        .map(|(range, weight)| (fits(range), *weight))
+        .max_by_key(|found| found.0);
     narrowest.filter(|found| found.0 > 0).map_or(0, |found| found.1)
 }
 

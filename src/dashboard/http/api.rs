@@ -145,8 +145,10 @@ pub struct ApiCounts {
 impl From<Counts> for ApiCounts {
     fn from(counts: Counts) -> Self {
         // A state without jobs has 0, so that whoever scales by a number finds one.
-        let counts: BTreeMap<_, _> =
-            State::ALL.into_iter().map(|state| (state, counts.get(&state).copied().unwrap_or(0))).collect();
+        let counts: BTreeMap<_, _> = State::ALL
+            .into_iter()
+            .map(|state| (state, counts.get(&state).copied().unwrap_or(0)))
+            .collect();
         Self {
             total: counts.values().sum(),
             counts,
@@ -242,8 +244,14 @@ mod tests {
     fn times_are_text_with_milliseconds() {
         let json = serde_json::to_string(&Moment(1_767_222_000_045)).expect("JSON");
         assert_eq!(json, "\"2025-12-31T23:00:00.045Z\"");
-        assert_eq!(serde_json::from_str::<Moment>(&json).expect("read"), Moment(1_767_222_000_045));
-        assert!(serde_json::to_string(&Moment(i64::MAX)).is_err(), "an error and no panic");
+        assert_eq!(
+            serde_json::from_str::<Moment>(&json).expect("read"),
+            Moment(1_767_222_000_045)
+        );
+        assert!(
+            serde_json::to_string(&Moment(i64::MAX)).is_err(),
+            "an error and no panic"
+        );
         assert_eq!(time(-1), "1969-12-31T23:59:59.999999Z");
         assert_eq!(time(i64::MAX), "-");
     }
@@ -259,19 +267,31 @@ mod tests {
             bytes: Bytes::from_static(b"a\xffb"),
         };
         let sent = ApiLine::from(&line);
-        assert_eq!((sent.text.as_ref(), sent.base64.as_deref()), ("a\u{fffd}b", Some("Yf9i")));
+        assert_eq!(
+            (sent.text.as_ref(), sent.base64.as_deref()),
+            ("a\u{fffd}b", Some("Yf9i"))
+        );
         assert_eq!(sent.bytes(), b"a\xffb");
         let json = serde_json::to_string(&sent).expect("JSON");
-        assert_eq!(serde_json::from_str::<ApiLine<'_>>(&json).expect("read").bytes(), b"a\xffb");
+        assert_eq!(
+            serde_json::from_str::<ApiLine<'_>>(&json).expect("read").bytes(),
+            b"a\xffb"
+        );
         line.bytes = Bytes::from_static("ä<b>".as_bytes());
         let sent = ApiLine::from(&line);
-        assert_eq!((sent.base64.as_deref(), sent.bytes().as_slice()), (None, "ä<b>".as_bytes()));
+        assert_eq!(
+            (sent.base64.as_deref(), sent.bytes().as_slice()),
+            (None, "ä<b>".as_bytes())
+        );
     }
 
     #[test]
     fn every_state_has_a_count() {
         let counts = ApiCounts::from(Counts::from([(State::Failed, 2)]));
-        assert_eq!((counts.total, counts.counts.len(), counts.counts[&State::Running]), (2, 7, 0));
+        assert_eq!(
+            (counts.total, counts.counts.len(), counts.counts[&State::Running]),
+            (2, 7, 0)
+        );
         let json = serde_json::to_value(&counts).expect("JSON");
         assert_eq!(json["counts"]["failed"], 2);
     }

@@ -20,8 +20,9 @@ impl From<Wrong> for Problem {
         match wrong {
             Wrong::Malformed(why) => Self::new(Kind::Malformed).detail(why),
             Wrong::Parameter(why) => Self::new(Kind::Parameter).detail(why),
-            Wrong::Cursor => Self::new(Kind::Cursor)
-                .detail("take the `next` of the page before, with the same filter; without a cursor the list begins anew"),
+            Wrong::Cursor => Self::new(Kind::Cursor).detail(
+                "take the `next` of the page before, with the same filter; without a cursor the list begins anew",
+            ),
         }
     }
 }
@@ -38,7 +39,9 @@ impl<S: Send + Sync> FromRequestParts<S> for Id {
             .await
             .map_err(|_| Problem::new(Kind::Malformed).detail("the path is not UTF-8"))?;
         // What cannot be an id is the id of no job.
-        let id = text.parse().map_err(|why| Problem::new(Kind::NoSuchJob).detail(format!("{why}")))?;
+        let id = text
+            .parse()
+            .map_err(|why| Problem::new(Kind::NoSuchJob).detail(format!("{why}")))?;
         Ok(Self(id))
     }
 }
@@ -86,7 +89,10 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for Document<T> {
 }
 
 fn is_json(headers: &HeaderMap) -> bool {
-    let kind = headers.get(header::CONTENT_TYPE).and_then(|kind| kind.to_str().ok()).unwrap_or_default();
+    let kind = headers
+        .get(header::CONTENT_TYPE)
+        .and_then(|kind| kind.to_str().ok())
+        .unwrap_or_default();
     let essence = kind.split(';').next().unwrap_or_default().trim();
     essence.eq_ignore_ascii_case("application/json")
 }
@@ -175,7 +181,10 @@ impl<S: Send + Sync> FromRequestParts<S> for Conditions {
 
 /// Returns whether a list of tags has a tag in it; a weak one is as good as a strong one where `weak`.
 fn has(values: &[HeaderValue], tag: &str, weak: bool) -> bool {
-    let tags = values.iter().filter_map(|value| value.to_str().ok()).flat_map(|value| value.split(','));
+    let tags = values
+        .iter()
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|value| value.split(','));
     tags.map(str::trim).any(|known| {
         let known = if weak { known.trim_start_matches("W/") } else { known };
         known == "*" || known == tag.trim_start_matches("W/")
@@ -225,11 +234,31 @@ mod tests {
             ("[]", Kind::Invalid, "pointer: \"\""),
             ("{}", Kind::Invalid, "missing field"),
             (r#"{"name": 1}"#, Kind::Invalid, "pointer: \"/name\""),
-            (r#"{"name": "a", "command": ["x", null]}"#, Kind::Invalid, "pointer: \"/command/1\""),
-            (r#"{"name": "a", "command": ["x"], "env": {"a/b~": 1}}"#, Kind::Invalid, "/env/a~1b~0"),
-            (r#"{"name": "a", "command": ["x"], "limits": {"seconds": -1}}"#, Kind::Invalid, "/limits/seconds"),
-            (r#"{"name": "a", "command": ["x"], "retries": 1e99}"#, Kind::Invalid, "/retries"),
-            (r#"{"name": "a", "command": ["x"], "comand": 1}"#, Kind::Invalid, "comand"),
+            (
+                r#"{"name": "a", "command": ["x", null]}"#,
+                Kind::Invalid,
+                "pointer: \"/command/1\"",
+            ),
+            (
+                r#"{"name": "a", "command": ["x"], "env": {"a/b~": 1}}"#,
+                Kind::Invalid,
+                "/env/a~1b~0",
+            ),
+            (
+                r#"{"name": "a", "command": ["x"], "limits": {"seconds": -1}}"#,
+                Kind::Invalid,
+                "/limits/seconds",
+            ),
+            (
+                r#"{"name": "a", "command": ["x"], "retries": 1e99}"#,
+                Kind::Invalid,
+                "/retries",
+            ),
+            (
+                r#"{"name": "a", "command": ["x"], "comand": 1}"#,
+                Kind::Invalid,
+                "comand",
+            ),
         ] {
             let (found, text) = fails(json);
             assert_eq!(found, kind, "{json}: {text}");
@@ -248,14 +277,28 @@ mod tests {
             none_match: values(text),
             ..Conditions::default()
         };
-        for (text, expected) in [("\"3\"", true), ("W/\"3\"", true), ("\"1\", \"3\"", true), ("*", true), ("\"4\"", false), ("3", false), ("", false)] {
+        for (text, expected) in [
+            ("\"3\"", true),
+            ("W/\"3\"", true),
+            ("\"1\", \"3\"", true),
+            ("*", true),
+            ("\"4\"", false),
+            ("3", false),
+            ("", false),
+        ] {
             assert_eq!(known(text).knows(&tag(3)), expected, "{text}");
         }
         let wanted = |text| Conditions {
             matches: values(text),
             ..Conditions::default()
         };
-        for (text, expected) in [("\"3\"", true), ("*", true), ("W/\"3\"", false), ("\"2\"", false), ("", false)] {
+        for (text, expected) in [
+            ("\"3\"", true),
+            ("*", true),
+            ("W/\"3\"", false),
+            ("\"2\"", false),
+            ("", false),
+        ] {
             assert_eq!(wanted(text).allows(3), expected, "{text}");
         }
         assert!(Conditions::default().allows(3));

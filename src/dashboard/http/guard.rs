@@ -187,14 +187,28 @@ mod tests {
     fn without_tokens_only_loopback_names_are_known() {
         let guard = local(&["Lab.Example"]);
         for good in [
-            "localhost", "LOCALHOST:80", "127.0.0.1:8080", "127.8.9.1", "[::1]:80", "a.localhost", "lab.example:1",
+            "localhost",
+            "LOCALHOST:80",
+            "127.0.0.1:8080",
+            "127.8.9.1",
+            "[::1]:80",
+            "a.localhost",
+            "lab.example:1",
             "[::ffff:127.0.0.1]",
         ] {
             assert!(ask(&guard, "GET", &[("host", good)]).is_ok(), "{good}");
         }
         for bad in [
-            "evil.example", "localhost.evil.example", "127.0.0.1.evil.example", "0.0.0.0", "10.0.0.1:80", "", "a b",
-            "evil.example@localhost.x", "xlocalhost", "\u{e4}",
+            "evil.example",
+            "localhost.evil.example",
+            "127.0.0.1.evil.example",
+            "0.0.0.0",
+            "10.0.0.1:80",
+            "",
+            "a b",
+            "evil.example@localhost.x",
+            "xlocalhost",
+            "\u{e4}",
         ] {
             assert_eq!(ask(&guard, "GET", &[("host", bad)]), Err(Kind::Host), "{bad}");
         }
@@ -218,7 +232,11 @@ mod tests {
         for bad in [
             vec![at, ("sec-fetch-site", "cross-site")],
             vec![at, ("sec-fetch-site", "same-site")],
-            vec![at, ("sec-fetch-site", "cross-site"), ("origin", "http://localhost:8080")],
+            vec![
+                at,
+                ("sec-fetch-site", "cross-site"),
+                ("origin", "http://localhost:8080"),
+            ],
             vec![at, ("origin", "http://localhost:9090")],
             vec![at, ("origin", "null")],
             vec![at, ("origin", "http://evil.example")],
@@ -245,7 +263,16 @@ mod tests {
             let asked = ask(&guard, "GET", &[("host", "any.example"), ("authorization", good)]);
             assert_eq!(asked.as_deref(), Ok("ana"), "{good}");
         }
-        for bad in ["", "Bearer", "Bearer ", "Bearer x", "Basic !!", "Basic YQ==", "Digest x", "0123456789abcdef"] {
+        for bad in [
+            "",
+            "Bearer",
+            "Bearer ",
+            "Bearer x",
+            "Basic !!",
+            "Basic YQ==",
+            "Digest x",
+            "0123456789abcdef",
+        ] {
             let asked = ask(&guard, "GET", &[("authorization", bad)]);
             assert_eq!(asked, Err(Kind::Unauthenticated), "{bad}");
         }

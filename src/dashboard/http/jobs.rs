@@ -31,7 +31,10 @@ type Answer = Result<Response, Problem>;
 
 fn etag(tag: &str) -> [(HeaderName, HeaderValue); 1] {
     // Digits and quotes are always a header's value.
-    [(header::ETAG, HeaderValue::from_str(tag).unwrap_or(HeaderValue::from_static("\"\"")))]
+    [(
+        header::ETAG,
+        HeaderValue::from_str(tag).unwrap_or(HeaderValue::from_static("\"\"")),
+    )]
 }
 
 fn not_modified(tag: &str) -> Response {
@@ -139,12 +142,17 @@ pub(super) async fn list(
     } else if full && page.limit == limit {
         // The largest page has no room for one more.
         let after = jobs.last().map(|job| job.id);
-        !service.list(&caller, &list.filter, Page { after, limit: 1 }).await?.is_empty()
+        !service
+            .list(&caller, &list.filter, Page { after, limit: 1 })
+            .await?
+            .is_empty()
     } else {
         false
     };
     let next = jobs.last().filter(|_| more).map(|last| list.cursor(last.id));
-    let link = next.as_deref().map(|cursor| format!("</jobs?{}>; rel=\"next\"", list.next(cursor)));
+    let link = next
+        .as_deref()
+        .map(|cursor| format!("</jobs?{}>; rel=\"next\"", list.next(cursor)));
     let page = ApiPage {
         jobs: jobs.into_iter().map(ApiJob::from).collect(),
         next,
@@ -318,7 +326,11 @@ async fn act(api: &Api, caller: &Caller, id: JobId, action: Action, conditions: 
 )]
 pub(super) async fn cancel(State(api): State<Api>, By(caller): By, Id(id): Id, conditions: Conditions) -> Answer {
     let job = act(&api, &caller, id, Action::Cancel, &conditions).await?;
-    let status = if job.state.is_final() { StatusCode::OK } else { StatusCode::ACCEPTED };
+    let status = if job.state.is_final() {
+        StatusCode::OK
+    } else {
+        StatusCode::ACCEPTED
+    };
     Ok(row(status, job))
 }
 
@@ -332,7 +344,10 @@ pub(super) async fn cancel(State(api): State<Api>, By(caller): By, Id(id): Id, c
     responses((status = 200, description = "It is held back", body = ApiJob), ActRefused)
 )]
 pub(super) async fn suspend(State(api): State<Api>, By(caller): By, Id(id): Id, conditions: Conditions) -> Answer {
-    Ok(row(StatusCode::OK, act(&api, &caller, id, Action::Suspend, &conditions).await?))
+    Ok(row(
+        StatusCode::OK,
+        act(&api, &caller, id, Action::Suspend, &conditions).await?,
+    ))
 }
 
 /// Let a job go on
@@ -345,7 +360,10 @@ pub(super) async fn suspend(State(api): State<Api>, By(caller): By, Id(id): Id, 
     responses((status = 200, description = "It goes on", body = ApiJob), ActRefused)
 )]
 pub(super) async fn resume(State(api): State<Api>, By(caller): By, Id(id): Id, conditions: Conditions) -> Answer {
-    Ok(row(StatusCode::OK, act(&api, &caller, id, Action::Resume, &conditions).await?))
+    Ok(row(
+        StatusCode::OK,
+        act(&api, &caller, id, Action::Resume, &conditions).await?,
+    ))
 }
 
 /// Run again what a job ran, as a new job

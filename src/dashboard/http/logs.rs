@@ -70,7 +70,10 @@ pub(super) async fn read(
     if log.previous {
         let job = service.job(&caller, id).await?;
         let Some(before) = job.attempts.checked_sub(1).filter(|before| *before > 0) else {
-            let why = format!("`previous`: the job has had {} attempts, so there is none before the newest", job.attempts);
+            let why = format!(
+                "`previous`: the job has had {} attempts, so there is none before the newest",
+                job.attempts
+            );
             return Err(Problem::new(Kind::Parameter).detail(why));
         };
         log.select.attempt = Some(before);
@@ -113,8 +116,14 @@ fn last_event(headers: &HeaderMap) -> Result<Option<u64>, Problem> {
     let Some(text) = single(headers, &NAME)?.filter(|text| !text.is_empty()) else {
         return Ok(None);
     };
-    let number = text.bytes().all(|byte| byte.is_ascii_digit()).then(|| text.parse().ok()).flatten();
-    number.map(Some).ok_or_else(|| Problem::new(Kind::Parameter).detail("`Last-Event-ID` must be the number of a line"))
+    let number = text
+        .bytes()
+        .all(|byte| byte.is_ascii_digit())
+        .then(|| text.parse().ok())
+        .flatten();
+    number
+        .map(Some)
+        .ok_or_else(|| Problem::new(Kind::Parameter).detail("`Last-Event-ID` must be the number of a line"))
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -250,7 +259,11 @@ impl Writer {
                 self.last = *to;
             }
         }
-        if self.format == Format::Events { self.events.take() } else { out.into() }
+        if self.format == Format::Events {
+            self.events.take()
+        } else {
+            out.into()
+        }
     }
 
     fn line(&mut self, out: &mut Vec<u8>, line: &Line) {

@@ -193,7 +193,10 @@ impl Problem {
         }
         if self.kind == Kind::Unauthenticated {
             // The second one lets a browser ask its user for the token, as the password; the name is not looked at.
-            headers.append(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer realm=\"labctl\""));
+            headers.append(
+                header::WWW_AUTHENTICATE,
+                HeaderValue::from_static("Bearer realm=\"labctl\""),
+            );
             let basic = HeaderValue::from_static("Basic realm=\"labctl\", charset=\"UTF-8\"");
             headers.append(header::WWW_AUTHENTICATE, basic);
         }
@@ -284,7 +287,11 @@ mod tests {
         let mut seen = std::collections::BTreeSet::new();
         for kind in Kind::ALL {
             assert!(seen.insert(kind.code()), "{} is used twice", kind.code());
-            assert!(kind.code().bytes().all(|b| b.is_ascii_lowercase() || b == b'-'), "{}", kind.code());
+            assert!(
+                kind.code().bytes().all(|b| b.is_ascii_lowercase() || b == b'-'),
+                "{}",
+                kind.code()
+            );
             assert!(kind.status().is_client_error() || kind.status().is_server_error());
         }
     }
@@ -306,7 +313,11 @@ mod tests {
             assert!(!format!("{problem:?}").contains("secret"), "{problem:?}");
             let response = problem.response(None);
             assert_eq!(response.status().as_u16(), status, "{problem:?}");
-            assert_eq!(response.headers().contains_key(header::RETRY_AFTER), retry, "{problem:?}");
+            assert_eq!(
+                response.headers().contains_key(header::RETRY_AFTER),
+                retry,
+                "{problem:?}"
+            );
         }
     }
 
@@ -316,6 +327,9 @@ mod tests {
         let codes: Vec<_> = described.keys().map(String::as_str).collect();
         assert_eq!(codes, ["404", "422"]);
         let text = serde_json::to_string(&described["422"]).expect("JSON");
-        assert!(text.contains("invalid-job") && text.contains("idempotency-key-reused"), "{text}");
+        assert!(
+            text.contains("invalid-job") && text.contains("idempotency-key-reused"),
+            "{text}"
+        );
     }
 }

@@ -51,7 +51,9 @@ pub fn parameters(query: &str) -> Result<Vec<(String, String)>> {
             .decode_utf8()
             .map_err(|_| Wrong::Malformed("the query is not UTF-8".into()))?;
         if text.len() > VALUE_BYTES {
-            return Err(Wrong::Malformed(format!("a parameter is longer than {VALUE_BYTES} bytes")));
+            return Err(Wrong::Malformed(format!(
+                "a parameter is longer than {VALUE_BYTES} bytes"
+            )));
         }
         if text.chars().any(char::is_control) {
             return Err(Wrong::Malformed("the query has control characters".into()));
@@ -205,13 +207,24 @@ impl List {
     /// Returns the query of the page after a cursor.
     pub fn next(&self, cursor: &str) -> String {
         let mut out = String::new();
-        for (name, value) in self.parameters.iter().map(|(n, v)| (n.as_str(), v.as_str())).chain([("cursor", cursor)]) {
+        for (name, value) in self
+            .parameters
+            .iter()
+            .map(|(n, v)| (n.as_str(), v.as_str()))
+            .chain([("cursor", cursor)])
+        {
             if !out.is_empty() {
                 out.push('&');
             }
-            out.extend(percent_encoding::utf8_percent_encode(name, percent_encoding::NON_ALPHANUMERIC));
+            out.extend(percent_encoding::utf8_percent_encode(
+                name,
+                percent_encoding::NON_ALPHANUMERIC,
+            ));
             out.push('=');
-            out.extend(percent_encoding::utf8_percent_encode(value, percent_encoding::NON_ALPHANUMERIC));
+            out.extend(percent_encoding::utf8_percent_encode(
+                value,
+                percent_encoding::NON_ALPHANUMERIC,
+            ));
         }
         out
     }
@@ -222,7 +235,10 @@ fn states() -> String {
 }
 
 fn unknown(name: &str, known: &[&str]) -> Wrong {
-    Wrong::Parameter(format!("there is no parameter `{name}`; there are: {}", known.join(", ")))
+    Wrong::Parameter(format!(
+        "there is no parameter `{name}`; there are: {}",
+        known.join(", ")
+    ))
 }
 
 fn label(labels: &mut BTreeMap<String, String>, value: &str) -> Result<()> {
@@ -277,7 +293,9 @@ fn write_cursor(last: JobId, mark: &[u8; 32]) -> String {
 
 fn read_cursor(text: &str, mark: &[u8; 32]) -> Result<JobId> {
     use base64::Engine as _;
-    let bytes = base64::engine::general_purpose::URL_SAFE_NO_PAD.decode(text).map_err(|_| Wrong::Cursor)?;
+    let bytes = base64::engine::general_purpose::URL_SAFE_NO_PAD
+        .decode(text)
+        .map_err(|_| Wrong::Cursor)?;
     let (form, rest) = bytes.split_first().ok_or(Wrong::Cursor)?;
     let (id, digest) = rest.split_first_chunk::<8>().ok_or(Wrong::Cursor)?;
     if *form != CURSOR_FORM || digest != &bound(*id, mark)[..CURSOR_DIGEST] {
@@ -326,7 +344,15 @@ pub struct Log {
 
 impl Log {
     const KNOWN: [&'static str; 9] = [
-        "follow", "tail", "since", "attempt", "previous", "grep", "timestamps", "from", "format",
+        "follow",
+        "tail",
+        "since",
+        "attempt",
+        "previous",
+        "grep",
+        "timestamps",
+        "from",
+        "format",
     ];
 
     /// Reads the query of a log.
@@ -351,7 +377,11 @@ impl Log {
                     }
                     once(&mut select.from, name, from)?;
                 }
-                "attempt" => once(&mut select.attempt, name, number(name, &value, "the number of an attempt, from 1")?)?,
+                "attempt" => once(
+                    &mut select.attempt,
+                    name,
+                    number(name, &value, "the number of an attempt, from 1")?,
+                )?,
                 "since" => once(&mut select.since_us, name, moment(name, &value, now)?.as_microsecond())?,
                 "grep" => once(&mut select.grep, name, regex(&value)?)?,
                 "format" => {
@@ -394,7 +424,12 @@ fn regex(text: &str) -> Result<Regex> {
         // The text has a drawing of several lines, of which the last one says what is wrong.
         error => {
             let text = error.to_string();
-            let what = text.lines().last().unwrap_or_default().trim_start_matches("error: ").to_owned();
+            let what = text
+                .lines()
+                .last()
+                .unwrap_or_default()
+                .trim_start_matches("error: ")
+                .to_owned();
             wrong("grep", format_args!("is no regular expression: {what}"))
         }
     })
@@ -428,8 +463,18 @@ mod tests {
         let filter = got.filter;
         assert_eq!(filter.states, [State::Running, State::Failed]);
         assert_eq!(filter.owner.as_deref(), Some("a"));
-        assert_eq!(filter.labels.iter().map(|(k, v)| format!("{k}:{v}")).collect::<Vec<_>>(), ["x:1", "y:"]);
-        assert_eq!((filter.text.as_deref(), filter.template.as_deref()), (Some("big one"), Some("t")));
+        assert_eq!(
+            filter
+                .labels
+                .iter()
+                .map(|(k, v)| format!("{k}:{v}"))
+                .collect::<Vec<_>>(),
+            ["x:1", "y:"]
+        );
+        assert_eq!(
+            (filter.text.as_deref(), filter.template.as_deref()),
+            (Some("big one"), Some("t"))
+        );
         assert_eq!(filter.since_ms, Some(now().as_millisecond() - 3_600_000));
         assert_eq!(filter.until_ms, Some(1_767_222_000_000));
         assert_eq!(list("").expect("good").filter, Filter::default());
@@ -438,13 +483,23 @@ mod tests {
 
     #[test]
     fn relative_times_may_be_written_in_the_usual_ways() {
-        for (text, seconds) in [("90s", 90), ("1h30m", 5400), ("1h 30m", 5400), ("7d", 604_800), ("2 weeks", 1_209_600), ("PT5M", 300)] {
+        for (text, seconds) in [
+            ("90s", 90),
+            ("1h30m", 5400),
+            ("1h 30m", 5400),
+            ("7d", 604_800),
+            ("2 weeks", 1_209_600),
+            ("PT5M", 300),
+        ] {
             let query = format!("since={}", text.replace(' ', "+"));
             let filter = list(&query).expect(text).filter;
             assert_eq!(filter.since_ms, Some(now().as_millisecond() - seconds * 1000), "{text}");
         }
         assert!(list("since=9000y").is_err() || list("since=9000y").is_ok(), "no panic");
-        assert!(list("since=99999999999h").is_err() || list("since=99999999999h").is_ok(), "no panic");
+        assert!(
+            list("since=99999999999h").is_err() || list("since=99999999999h").is_ok(),
+            "no panic"
+        );
     }
 
     #[test]
@@ -491,7 +546,10 @@ mod tests {
     fn a_cursor_leads_to_the_page_after_and_only_in_its_own_list() {
         let first = list("state=failed,running&label=a=b&since=1h&limit=10").expect("good");
         let cursor = first.cursor(id(1 << 62));
-        assert!(cursor.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_".contains(&b)), "{cursor}");
+        assert!(
+            cursor.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_".contains(&b)),
+            "{cursor}"
+        );
         // The same list: in another order, with another limit, and later.
         for query in [
             format!("since=1h&label=a%3Db&state=running&state=failed&cursor={cursor}"),
@@ -502,8 +560,16 @@ mod tests {
         }
         assert!(first.next(&cursor).contains("limit=10"));
         let next = list(&first.next(&cursor)).expect("good");
-        assert_eq!(next.next("x").matches("cursor").count(), 1, "the old cursor is not kept");
-        for query in ["", "state=failed&label=a=b&since=1h", "state=failed,running&label=a=b&since=2h"] {
+        assert_eq!(
+            next.next("x").matches("cursor").count(),
+            1,
+            "the old cursor is not kept"
+        );
+        for query in [
+            "",
+            "state=failed&label=a=b&since=1h",
+            "state=failed,running&label=a=b&since=2h",
+        ] {
             assert_eq!(list(&format!("{query}&cursor={cursor}")), Err(Wrong::Cursor), "{query}");
         }
     }
@@ -522,7 +588,15 @@ mod tests {
                 assert!(list(&format!("cursor={bad}")).is_err(), "{bad}");
             }
         }
-        for bad in ["", "AQ", "0", "AAAAAAAAAAAAAAAAAAAAAAA", &"A".repeat(1000), "../../etc", "%2e"] {
+        for bad in [
+            "",
+            "AQ",
+            "0",
+            "AAAAAAAAAAAAAAAAAAAAAAA",
+            &"A".repeat(1000),
+            "../../etc",
+            "%2e",
+        ] {
             assert_eq!(list(&format!("cursor={bad}")), Err(Wrong::Cursor), "{bad}");
         }
     }

@@ -117,8 +117,14 @@ impl Events {
 pub(super) fn response(media_type: &'static str, body: axum::body::Body) -> Response {
     let headers = [
         (header::CONTENT_TYPE, HeaderValue::from_static(media_type)),
-        (header::CACHE_CONTROL, HeaderValue::from_static("no-store, no-transform")),
-        (HeaderName::from_static("x-accel-buffering"), HeaderValue::from_static("no")),
+        (
+            header::CACHE_CONTROL,
+            HeaderValue::from_static("no-store, no-transform"),
+        ),
+        (
+            HeaderName::from_static("x-accel-buffering"),
+            HeaderValue::from_static("no"),
+        ),
     ];
     (headers, body).into_response()
 }
@@ -141,9 +147,15 @@ mod tests {
     #[test]
     fn events_are_framed_whatever_is_in_them() {
         let mut events = Events::default();
-        events.event("line", Some(7), &"a\nb\r\u{2028}</script>").place(9).comment("x");
+        events
+            .event("line", Some(7), &"a\nb\r\u{2028}</script>")
+            .place(9)
+            .comment("x");
         let text = String::from_utf8(events.take().to_vec()).expect("UTF-8");
-        assert_eq!(text, "id: 7\nevent: line\ndata: \"a\\nb\\r\u{2028}</script>\"\n\nid: 9\n\n: x\n\n");
+        assert_eq!(
+            text,
+            "id: 7\nevent: line\ndata: \"a\\nb\\r\u{2028}</script>\"\n\nid: 9\n\n: x\n\n"
+        );
         assert!(events.is_empty());
         for _ in 0..100 {
             let text = String::from_utf8(events.retry().take().to_vec()).expect("UTF-8");

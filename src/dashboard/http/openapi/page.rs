@@ -39,7 +39,10 @@ fn inline(text: &str) -> Markup {
 
 /// Returns what a schema allows, in a few words.
 fn kind(schema: &Value) -> Markup {
-    if let Some(name) = schema["$ref"].as_str().and_then(|reference| reference.rsplit('/').next()) {
+    if let Some(name) = schema["$ref"]
+        .as_str()
+        .and_then(|reference| reference.rsplit('/').next())
+    {
         return html! { a href={ "#schema-" (name) } { (name) } };
     }
     for (word, between) in [("oneOf", " or "), ("allOf", " and ")] {
@@ -144,7 +147,11 @@ fn operation(method: &str, path: &str, operation: &Value) -> Markup {
 fn schema(name: &str, schema: &Value) -> Markup {
     // What is put together shows the parts' own fields and names the rest.
     let parts: Vec<&Value> = std::iter::once(schema).chain(array(schema, "allOf")).collect();
-    let required = |name: &str| parts.iter().any(|part| array(part, "required").iter().any(|known| known == name));
+    let required = |name: &str| {
+        parts
+            .iter()
+            .any(|part| array(part, "required").iter().any(|known| known == name))
+    };
     html! {
         section id={ "schema-" (name) } {
             h3 { code { (name) } }

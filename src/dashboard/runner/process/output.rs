@@ -73,7 +73,12 @@ impl Writer {
     /// Opens the file, or makes it. The end of a block that was never finished is cut off.
     pub(super) fn open(path: &Path) -> Result<Self> {
         let attempt = || {
-            let file = File::options().read(true).append(true).create(true).mode(0o600).open(path)?;
+            let file = File::options()
+                .read(true)
+                .append(true)
+                .create(true)
+                .mode(0o600)
+                .open(path)?;
             let whole = whole_blocks(&file)?;
             if whole < file.metadata()?.len() {
                 file.set_len(whole)?;
@@ -213,7 +218,9 @@ impl Reader {
     pub(super) fn new(path: PathBuf, position: &str, next: u64) -> Result<Self> {
         let position = match position {
             "" => 0,
-            text => text.parse().with_context(|| format!("`{text}` is no position in an output"))?,
+            text => text
+                .parse()
+                .with_context(|| format!("`{text}` is no position in an output"))?,
         };
         Ok(Self {
             path,
@@ -236,7 +243,9 @@ impl Reader {
             if self.position > length {
                 return Err(ReadError::Damaged("its file is shorter than it was".to_owned()));
             }
-            file.seek(io::SeekFrom::Start(self.position)).await.map_err(|error| io(&self.path, error))?;
+            file.seek(io::SeekFrom::Start(self.position))
+                .await
+                .map_err(|error| io(&self.path, error))?;
             file.set_max_buf_size(READ_BYTES);
             self.file = Some(file);
         }
@@ -249,7 +258,12 @@ impl Reader {
             if self.buffer.capacity() - self.buffer.len() < 4 << 10 {
                 self.buffer.reserve(READ_BYTES);
             }
-            if file.read_buf(&mut self.buffer).await.map_err(|error| io(&self.path, error))? == 0 {
+            if file
+                .read_buf(&mut self.buffer)
+                .await
+                .map_err(|error| io(&self.path, error))?
+                == 0
+            {
                 return Ok(None);
             }
         }
@@ -264,7 +278,12 @@ impl Reader {
                 Ok(None) => break,
                 // What is before it is good.
                 Err(_) if !lines.is_empty() => break,
-                Err(why) => return Err(ReadError::Damaged(format!("at byte {} of its file {why}", self.position))),
+                Err(why) => {
+                    return Err(ReadError::Damaged(format!(
+                        "at byte {} of its file {why}",
+                        self.position
+                    )));
+                }
             };
             let (head, partial, text) = block;
             self.position += (HEAD_BYTES + text.len()) as u64;
@@ -339,8 +358,14 @@ mod tests {
         }
         let shape = |line: &Line| (line.at_us, line.partial, line.bytes.to_vec());
         assert_eq!(read.iter().map(shape).collect::<Vec<_>>(), written);
-        assert_eq!(read.iter().map(|line| line.number).collect::<Vec<_>>(), [1, 2, 3, 4, 5, 6, 7, 8]);
-        assert!(read.iter().all(|line| line.attempt == 3 && line.stream == Stream::Stderr));
+        assert_eq!(
+            read.iter().map(|line| line.number).collect::<Vec<_>>(),
+            [1, 2, 3, 4, 5, 6, 7, 8]
+        );
+        assert!(
+            read.iter()
+                .all(|line| line.attempt == 3 && line.stream == Stream::Stderr)
+        );
         assert!(positions.len() > 3, "{positions:?}");
         for (position, seen) in positions {
             let (rest, _) = all(&path, &position, seen as u64 + 1).await.expect("read");
@@ -383,7 +408,10 @@ mod tests {
         writer.line(head(3), false, b"next");
         writer.flush().expect("written");
         let (lines, _) = all(&path, "", 1).await.expect("read");
-        assert_eq!(lines.iter().map(|line| &line.bytes[..]).collect::<Vec<_>>(), [&b"whole"[..], b"next"]);
+        assert_eq!(
+            lines.iter().map(|line| &line.bytes[..]).collect::<Vec<_>>(),
+            [&b"whole"[..], b"next"]
+        );
     }
 
     #[test]
@@ -404,7 +432,10 @@ mod tests {
             while let Ok(Some((head, partial, text))) = take_block(&mut buffer) {
                 let mut lines = Vec::new();
                 cut(head, partial, text.clone(), 1, &mut lines);
-                let bytes: usize = lines.iter().map(|line| line.bytes.len() + usize::from(!line.partial)).sum();
+                let bytes: usize = lines
+                    .iter()
+                    .map(|line| line.bytes.len() + usize::from(!line.partial))
+                    .sum();
                 assert_eq!(bytes, text.len());
             }
         }

@@ -143,7 +143,10 @@ impl Place {
         for dir in [&self.0, &self.work(), &self.tmp()] {
             private_dir(dir)?;
         }
-        write(&self.0.join("job.json"), &serde_json::to_vec(spec).context("write a job down")?)
+        write(
+            &self.0.join("job.json"),
+            &serde_json::to_vec(spec).context("write a job down")?,
+        )
     }
 
     /// Returns what to run; nothing where it was not written down whole.
@@ -160,7 +163,10 @@ impl Place {
 
     /// Writes the record: who reads it finds the old one or this one.
     pub(super) fn write_record(&self, record: &Record) -> Result<()> {
-        write(&self.0.join("state.json"), &serde_json::to_vec(record).context("write a record")?)
+        write(
+            &self.0.join("state.json"),
+            &serde_json::to_vec(record).context("write a record")?,
+        )
     }
 }
 
@@ -177,7 +183,12 @@ pub(super) fn private_dir(dir: &Path) -> Result<()> {
 fn write(path: &Path, contents: &[u8]) -> Result<()> {
     let new = path.with_extension("new");
     let attempt = || {
-        let mut file = File::options().write(true).create(true).truncate(true).mode(0o600).open(&new)?;
+        let mut file = File::options()
+            .write(true)
+            .create(true)
+            .truncate(true)
+            .mode(0o600)
+            .open(&new)?;
         file.write_all(contents)?;
         fs::rename(&new, path)
     };
@@ -245,7 +256,10 @@ mod tests {
         assert_eq!(mode(place.dir()), 0o700);
         assert_eq!(mode(&place.work()), 0o700);
         assert_eq!(mode(&place.dir().join("state.json")), 0o600);
-        let file = File::options().write(true).open(place.dir().join("state.json")).expect("open");
+        let file = File::options()
+            .write(true)
+            .open(place.dir().join("state.json"))
+            .expect("open");
         file.set_len(10).expect("cut");
         assert_eq!(place.record(), None);
     }

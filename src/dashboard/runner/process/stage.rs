@@ -88,7 +88,9 @@ fn prepare(channel: &mut UnixStream) -> Result<Orders> {
     }
     let limits = &orders.limits;
     let memory = u64::from(limits.memory_mib) << 20;
-    let cpu = (u64::from(limits.seconds) * u64::from(limits.cpu_milli)).div_ceil(1000).max(1);
+    let cpu = (u64::from(limits.seconds) * u64::from(limits.cpu_milli))
+        .div_ceil(1000)
+        .max(1);
     // A program that catches SIGXCPU has a few seconds to end.
     limit(Resource::Cpu, cpu, cpu + 5)?;
     limit(Resource::Data, memory * 2 + MEMORY_SLACK, memory * 2 + MEMORY_SLACK)?;
@@ -120,9 +122,10 @@ fn become_program(orders: &Orders) -> Refusal {
         .exec();
     let path = crate::config::text_variable("PATH").unwrap_or_default();
     let (message, code) = match error.kind() {
-        std::io::ErrorKind::NotFound if program.contains('/') => {
-            (format!("`{program}` cannot be started: there is no such file, or what it says it is run by is not there"), 127)
-        }
+        std::io::ErrorKind::NotFound if program.contains('/') => (
+            format!("`{program}` cannot be started: there is no such file, or what it says it is run by is not there"),
+            127,
+        ),
         std::io::ErrorKind::NotFound => (
             format!("`{program}` cannot be started: there is no such program in {path}"),
             127,

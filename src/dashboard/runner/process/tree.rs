@@ -39,9 +39,11 @@ impl Tree {
         {
             let found = linux::below(self.root);
             // A group without processes is a number that another program may get.
-            let group = self
-                .group
-                .filter(|group| found.iter().any(|process| process.group == group.as_raw_nonzero().get()));
+            let group = self.group.filter(|group| {
+                found
+                    .iter()
+                    .any(|process| process.group == group.as_raw_nonzero().get())
+            });
             // The group at once, so that a program that forks quickly cannot slip through; then who left it.
             if let Some(group) = group {
                 _ = rustix::process::kill_process_group(group, signal);
@@ -289,13 +291,19 @@ mod linux {
                 return true;
             }
             let environment = fs::read(format!("/proc/{}/environ", process.pid)).unwrap_or_default();
-            environment.split(|byte| *byte == 0).any(|variable| variable == mark.as_bytes())
+            environment
+                .split(|byte| *byte == 0)
+                .any(|variable| variable == mark.as_bytes())
         };
         let until = Instant::now() + Duration::from_secs(5);
         let mut ended = BTreeSet::new();
         loop {
             let all = everyone();
-            let mut found: Vec<Process> = all.iter().copied().filter(|process| !process.zombie && marked(process)).collect();
+            let mut found: Vec<Process> = all
+                .iter()
+                .copied()
+                .filter(|process| !process.zombie && marked(process))
+                .collect();
             let roots = found.iter().map(|process| process.pid).collect();
             found.extend(search(&roots, all));
             found.retain(|process| process.pid != own);
@@ -319,7 +327,13 @@ mod linux {
         fn a_name_with_brackets_does_not_confuse() {
             let process = parse("12 (a) b (c)) S 3 4 5 0 -1").expect("a process");
             assert_eq!(
-                (process.pid, process.parent, process.group, process.session, process.zombie),
+                (
+                    process.pid,
+                    process.parent,
+                    process.group,
+                    process.session,
+                    process.zombie
+                ),
                 (12, 3, 4, 5, false)
             );
             assert!(parse("13 (x) Z 1 1 1 0").expect("a process").zombie);
