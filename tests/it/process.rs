@@ -1,239 +1,19 @@
 //! Jobs as processes, below the real keeper: what they end with, what they may use, what is left of them.
 
-use std::collections::BTreeMap;
-use std::num::NonZeroUsize;
-use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use labctl::dashboard::job::spec::{Limits, Spec};
-use labctl::dashboard::job::{Job, JobId, Phase, Seen, State};
-use labctl::dashboard::log::{LINE_BYTES, Line, Stream};
-use labctl::dashboard::runner::process::{Options, ProcessRunner};
-use labctl::dashboard::runner::{Runner as _, Told};
-use tokio::sync::{mpsc, watch};
+use labctl::dashboard::job::{Job, JobId, Phase};
+use labctl::dashboard::log::{LINE_BYTES, Stream};
+use labctl::dashboard::runner::Runner as _;
+use labctl::dashboard::runner::process::ProcessRunner;
+use tokio::sync::mpsc;
 
-static BENCHES: AtomicU32 = AtomicU32::new(0);
-/// How long a test waits for what must happen.
-const LIMIT: Duration = Duration::from_secs(30);
-
-/// A runner with a directory of its own, and what it told so far.
-struct Bench {
-    dir: PathBuf,
-    _top: Option<tempfile::TempDir>,
-    runner: ProcessRunner,
-    seen: watch::Receiver<BTreeMap<JobId, Seen>>,
-    /// Everything told of each job, in order.
-    history: Arc<Mutex<Vec<(JobId, Seen)>>>,
-    watching: tokio::task::JoinHandle<()>,
-    /// What makes the ids of this bench's jobs its own: what is left of a job is looked for by its id.
-    base: i64,
-}
-
-impl Drop for Bench {
-    fn drop(&mut self) {
-        self.watching.abort();
-    }
-}
-
-impl Bench {
-    fn new(slots: usize) -> Self {
-        let top = tempfile::tempdir().expect("a directory");
-        let mut bench = Self::at(top.path(), slots);
-        bench._top = Some(top);
-        bench
-    }
-
-    fn at(dir: &Path, slots: usize) -> Self {
-        let runner = ProcessRunner::open(options(dir, slots)).expect("opened");
-        let (sender, seen) = watch::channel(BTreeMap::new());
-        let history = Arc::new(Mutex::new(Vec::new()));
-        let (told, mut telling) = mpsc::channel(64);
-        let watching = tokio::spawn({
-            let (runner, history) = (runner.clone(), Arc::clone(&history));
-            async move {
-                tokio::join!(runner.watch(told), async {
-                    while let Some(told) = telling.recv().await {
-                        if let Told::Seen(id, seen) = told {
-                            history.lock().expect("not poisoned").push((id, seen.clone()));
-                            sender.send_modify(|all| _ = all.insert(id, seen));
-                        }
-                    }
-                });
-            }
-        });
-        Self {
-            dir: dir.to_owned(),
-            _top: None,
-            runner,
-            seen,
-            history,
-            watching,
-            base: i64::from(std::process::id()) << 22 | i64::from(BENCHES.fetch_add(1, Ordering::Relaxed)) << 8,
-        }
-    }
-
-    fn id(&self, number: i64) -> JobId {
-        JobId::from_number(self.base | number).expect("an id")
-    }
-
-    async fn begin(&self, id: i64, spec: &Spec) -> Job {
-        let job = job(self.id(id), spec);
-        self.runner.begin(&job, spec).await.expect("begun");
-        job
-    }
-
-    /// Waits until a job is seen in a way.
-    async fn until(&self, job: &Job, what: &str, wanted: impl Fn(&Seen) -> bool) -> Seen {
-        let mut seen = self.seen.clone();
-        let found = tokio::time::timeout(LIMIT, seen.wait_for(|all| all.get(&job.id).is_some_and(&wanted))).await;
-        match found {
-            Ok(all) => all.expect("it is told")[&job.id].clone(),
-            Err(_) => panic!("{what} was never seen, but {:?}", self.seen.borrow().get(&job.id)),
-        }
-    }
-
-    /// Waits until a job has written something.
-    async fn output_of(&self, job: &Job) {
-        let output = self.dir.join("jobs").join(job.id.to_string()).join("output.log");
-        wait_until("the first line", || {
-            std::fs::read(&output).is_ok_and(|text| !text.is_empty())
-        })
-        .await;
-    }
-
-    async fn end_of(&self, job: &Job) -> Seen {
-        let ended = |seen: &Seen| matches!(seen.phase, Phase::Succeeded | Phase::Failed | Phase::Gone);
-        self.until(job, "the end", ended).await
-    }
-
-    async fn lines(&self, job: &Job) -> Vec<Line> {
-        self.lines_from(job, "", 1).await.0
-    }
-
-    async fn lines_from(&self, job: &Job, position: &str, next: u64) -> (Vec<Line>, String) {
-        let (sender, mut batches) = mpsc::channel(4);
-        let (followed, read) = tokio::join!(self.runner.follow(job, position, next, sender), async {
-            let mut out = (Vec::new(), position.to_owned());
-            while let Some(batch) = batches.recv().await {
-                out.0.extend(batch.lines);
-                out.1 = batch.position;
-            }
-            out
-        });
-        followed.expect("followed");
-        read
-    }
-
-    /// Runs a job to its end.
-    async fn run(&self, id: i64, spec: &Spec) -> (Seen, Vec<Line>) {
-        let job = self.begin(id, spec).await;
-        let seen = self.end_of(&job).await;
-        let lines = self.lines(&job).await;
-        assert_eq!(
-            left_of(&job.id),
-            [] as [String; 0],
-            "nothing may be left of a job that has ended"
-        );
-        (seen, lines)
-    }
-}
-
-fn options(dir: &Path, slots: usize) -> Options {
-    Options {
-        dir: dir.to_owned(),
-        slots: NonZeroUsize::new(slots),
-        program: Some(env!("CARGO_BIN_EXE_labctl").into()),
-    }
-}
-
-fn job(id: JobId, spec: &Spec) -> Job {
-    Job {
-        id,
-        name: spec.name.clone(),
-        owner: "somebody".into(),
-        state: if spec.suspend { State::Suspended } else { State::Pending },
-        reason: None,
-        message: None,
-        template: None,
-        labels: BTreeMap::new(),
-        parent: None,
-        created_ms: 0,
-        started_ms: None,
-        finished_ms: None,
-        exit_code: None,
-        attempts: 0,
-        cancelling: false,
-        log_complete: false,
-        version: 1,
-    }
-}
-
-fn program(command: &[&str]) -> Spec {
-    Spec {
-        name: "test".into(),
-        command: command.iter().map(|part| (*part).to_owned()).collect(),
-        image: None,
-        env: BTreeMap::new(),
-        labels: BTreeMap::new(),
-        retries: 0,
-        suspend: false,
-        limits: Limits {
-            seconds: 60,
-            ..Limits::default()
-        },
-    }
-}
-
-fn shell(script: &str) -> Spec {
-    program(&["/bin/sh", "-c", script])
-}
-
-fn python(script: &str) -> Spec {
-    program(&["python3", "-c", script])
-}
-
-fn text(lines: &[Line]) -> Vec<String> {
-    lines
-        .iter()
-        .map(|line| String::from_utf8_lossy(&line.bytes).into_owned())
-        .collect()
-}
-
-/// Returns the command lines of processes that still run for a job, by its id in their environment or arguments.
-fn left_of(id: &JobId) -> Vec<String> {
-    let mark = id.to_string();
-    let has = |path: PathBuf| {
-        let bytes = std::fs::read(path).unwrap_or_default();
-        String::from_utf8_lossy(&bytes).contains(&mark)
-    };
-    let mut out = Vec::new();
-    for entry in std::fs::read_dir("/proc").expect("/proc").flatten() {
-        let is_process = entry
-            .file_name()
-            .to_string_lossy()
-            .bytes()
-            .all(|byte| byte.is_ascii_digit());
-        if is_process && (has(entry.path().join("environ")) || has(entry.path().join("cmdline"))) {
-            let line = std::fs::read(entry.path().join("cmdline")).unwrap_or_default();
-            out.push(String::from_utf8_lossy(&line).replace('\0', " "));
-        }
-    }
-    out
-}
-
-async fn wait_until(what: &str, mut wanted: impl FnMut() -> bool) {
-    let until = Instant::now() + LIMIT;
-    while !wanted() {
-        assert!(Instant::now() < until, "{what} did not happen in time");
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
-}
+use crate::running::{Running, left_of, options, program, python, shell, text, wait_until};
 
 #[tokio::test]
 async fn a_job_ends_as_its_program_does() {
-    let bench = Bench::new(4);
+    let bench = Running::new(4);
     let (seen, lines) = bench.run(1, &shell("echo out; echo err >&2")).await;
     assert_eq!(
         (seen.phase, seen.exit_code, seen.attempts, seen.reason),
@@ -267,7 +47,7 @@ async fn a_job_ends_as_its_program_does() {
 
 #[tokio::test]
 async fn a_program_that_cannot_be_started_is_named() {
-    let bench = Bench::new(4);
+    let bench = Running::new(4);
     let dir = bench.dir.join("plain");
     std::fs::create_dir(&dir).expect("a directory");
     for (number, command, code, word) in [
@@ -296,7 +76,7 @@ async fn a_program_that_cannot_be_started_is_named() {
 
 #[tokio::test]
 async fn a_program_has_its_own_environment_and_an_empty_directory() {
-    let bench = Bench::new(4);
+    let bench = Running::new(4);
     let mut spec =
         shell("env; echo \"in $(pwd) are $(ls -A | wc -l)\"; ls -ld \"$HOME\" \"$TMPDIR\"; cat; ls -l /proc/self/fd");
     spec.env.insert("GREETING".into(), "hello world".into());
@@ -318,7 +98,10 @@ async fn a_program_has_its_own_environment_and_an_empty_directory() {
         format!("HOME={}", at("work")),
         format!("LABCTL_JOB_ID={}", bench.id(1)),
         "LANG=de_DE.UTF-8".to_owned(),
-        format!("PATH={}", std::env::var("PATH").expect("the tests have a PATH")),
+        format!(
+            "PATH={}",
+            labctl::config::text_variable("PATH").expect("the tests have a PATH")
+        ),
         format!("PWD={}", at("work")),
         format!("TMPDIR={}", at("tmp")),
     ];
@@ -343,7 +126,7 @@ async fn a_program_has_its_own_environment_and_an_empty_directory() {
 
 #[tokio::test]
 async fn every_limit_is_kept() {
-    let bench = Bench::new(8);
+    let bench = Running::new(8);
     let limited = |spec: Spec, change: fn(&mut Limits)| {
         let mut spec = spec;
         change(&mut spec.limits);
@@ -416,7 +199,7 @@ async fn every_limit_is_kept() {
 
 #[tokio::test]
 async fn output_is_kept_byte_by_byte() {
-    let bench = Bench::new(4);
+    let bench = Running::new(4);
     let script = format!(
         "import sys\no=sys.stdout.buffer\no.write(b'x'*{LINE_BYTES}+b'\\n'+b'y'*({LINE_BYTES}+1)+b'\\n\\xff\\xfe\\n\\nend')"
     );
@@ -443,7 +226,7 @@ async fn output_is_kept_byte_by_byte() {
 
 #[tokio::test]
 async fn a_hundred_thousand_lines_a_second_are_kept_in_order() {
-    let bench = Bench::new(4);
+    let bench = Running::new(4);
     let (seen, lines) = bench.run(1, &shell("seq 1 500000")).await;
     assert_eq!((seen.phase, lines.len()), (Phase::Succeeded, 500_000));
     for (line, number) in lines.iter().zip(1..) {
@@ -456,7 +239,7 @@ async fn a_hundred_thousand_lines_a_second_are_kept_in_order() {
 
 #[tokio::test]
 async fn following_shows_a_line_at_once_and_goes_on_from_every_position() {
-    let bench = Bench::new(4);
+    let bench = Running::new(4);
     let job = bench
         .begin(1, &shell("for i in 1 2 3 4 5; do echo $i; sleep 0.1; done"))
         .await;
@@ -486,7 +269,7 @@ async fn following_shows_a_line_at_once_and_goes_on_from_every_position() {
 
 #[tokio::test]
 async fn an_attempt_that_fails_is_followed_by_another() {
-    let bench = Bench::new(4);
+    let bench = Running::new(4);
     let mark = bench.dir.join("mark");
     let script = format!(
         "echo try; touch left; test -e {0} && exit 0; touch {0}; exit 7",
@@ -528,7 +311,7 @@ async fn an_attempt_that_fails_is_followed_by_another() {
 
 #[tokio::test]
 async fn a_job_is_ended_gently_and_then_for_good() {
-    let bench = Bench::new(4);
+    let bench = Running::new(4);
     let gentle = bench
         .begin(
             1,
@@ -574,7 +357,7 @@ async fn a_job_is_ended_gently_and_then_for_good() {
 
 #[tokio::test]
 async fn whatever_a_program_leaves_behind_ends_with_it() {
-    let bench = Bench::new(4);
+    let bench = Running::new(4);
     let script = "(sleep 71 &) ; setsid sleep 71 & (setsid sh -c 'sleep 71 & sleep 71' >/dev/null 2>&1 &); env -i setsid sleep 71 & sleep 0.3; echo done";
     let (seen, lines) = bench.run(1, &shell(script)).await;
     assert_eq!((seen.phase, text(&lines)), (Phase::Succeeded, vec!["done".to_owned()]));
@@ -598,7 +381,7 @@ async fn whatever_a_program_leaves_behind_ends_with_it() {
 
 #[tokio::test]
 async fn slots_bound_how_many_run_and_the_oldest_is_next() {
-    let bench = Bench::new(1);
+    let bench = Running::new(1);
     let first = bench.begin(1, &shell("echo go; sleep 0.5")).await;
     let third = bench.begin(3, &shell("true")).await;
     let second = bench.begin(2, &shell("true")).await;
@@ -634,7 +417,7 @@ async fn slots_bound_how_many_run_and_the_oldest_is_next() {
 
 #[tokio::test]
 async fn a_job_that_is_held_back_begins_anew_when_it_is_resumed() {
-    let bench = Bench::new(1);
+    let bench = Running::new(1);
     let job = bench.begin(1, &shell("echo begin; sleep 1; echo end")).await;
     bench.output_of(&job).await;
     let other = bench.begin(2, &shell("true")).await;
@@ -645,7 +428,7 @@ async fn a_job_that_is_held_back_begins_anew_when_it_is_resumed() {
         Phase::Succeeded,
         "a job that is held has no slot"
     );
-    assert_eq!(left_of(&job.id), [] as [String; 0]);
+    assert_eq!(left_of(job.id), [] as [String; 0]);
     bench.runner.suspend(&job, false).await.expect("resumed");
     let seen = bench.end_of(&job).await;
     assert_eq!((seen.phase, seen.attempts), (Phase::Succeeded, 2));
@@ -680,12 +463,12 @@ async fn a_job_that_is_held_back_begins_anew_when_it_is_resumed() {
 
 #[tokio::test]
 async fn a_keeper_that_is_killed_is_noticed_and_leaves_nothing() {
-    let bench = Bench::new(2);
+    let bench = Running::new(2);
     let script = "echo begin; setsid sleep 72 & sleep 72";
     let job = bench.begin(1, &shell(script)).await;
     bench.output_of(&job).await;
     wait_until("the second process", || {
-        left_of(&job.id)
+        left_of(job.id)
             .iter()
             .filter(|line| line.starts_with("sleep 72"))
             .count()
@@ -706,7 +489,7 @@ async fn a_keeper_that_is_killed_is_noticed_and_leaves_nothing() {
         (Phase::Failed, Some("Gone"), 1)
     );
     assert!(seen.message.is_some_and(|message| message.contains("signal: 9")));
-    assert_eq!(left_of(&job.id), [] as [String; 0]);
+    assert_eq!(left_of(job.id), [] as [String; 0]);
     assert_eq!(text(&bench.lines(&job).await), ["begin"], "what it wrote is kept");
     let (seen, _) = bench.run(2, &shell("true")).await;
     assert_eq!(seen.phase, Phase::Succeeded, "its slot is free");
@@ -714,7 +497,7 @@ async fn a_keeper_that_is_killed_is_noticed_and_leaves_nothing() {
 
 #[tokio::test]
 async fn what_has_ended_is_forgotten_and_not_begun_again() {
-    let bench = Bench::new(2);
+    let bench = Running::new(2);
     let spec = shell("mkdir -p a/b; chmod 0 a; echo x");
     let job = bench.begin(1, &spec).await;
     bench.end_of(&job).await;
@@ -746,7 +529,7 @@ async fn what_has_ended_is_forgotten_and_not_begun_again() {
 
 #[tokio::test]
 async fn a_second_server_is_refused() {
-    let bench = Bench::new(1);
+    let bench = Running::new(1);
     let error = ProcessRunner::open(options(&bench.dir, 1)).err().expect("refused");
     let text = labctl::error::render(&error);
     assert!(

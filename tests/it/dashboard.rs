@@ -1,0 +1,270 @@
+//! A dashboard without HTTP, over real processes and a real store that can be taken away.
+
+use std::collections::BTreeMap;
+use std::num::NonZeroUsize;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use async_trait::async_trait;
+use labctl::dashboard::control::Control;
+use labctl::dashboard::health::Health;
+use labctl::dashboard::job::spec::{Limits, Spec};
+use labctl::dashboard::job::{Change, Job, JobId};
+use labctl::dashboard::log::hub::Hub;
+use labctl::dashboard::log::{Chunk, Line};
+use labctl::dashboard::runner::process::{Options, ProcessRunner};
+use labctl::dashboard::service::tail::{Item, Select};
+use labctl::dashboard::service::{Action, Caller, Service, ServiceError};
+use labctl::dashboard::store::sqlite::{self, Sqlite};
+use labctl::dashboard::store::{Changed, Counts, Created, Filter, JobStore, NewJob, Page, Scope, StoreError};
+
+pub(crate) const LIMIT: Duration = Duration::from_secs(30);
+
+/// A store that can be taken away.
+pub(crate) struct Flaky {
+    inner: Sqlite,
+    pub(crate) down: AtomicBool,
+    /// How often it was asked while it was away.
+    pub(crate) refused: AtomicUsize,
+    /// How long storing a part of a log takes.
+    pub(crate) slow: std::sync::Mutex<Duration>,
+}
+
+impl Flaky {
+    fn answer(&self) -> Result<&Sqlite, StoreError> {
+        if self.down.load(Ordering::Relaxed) {
+            self.refused.fetch_add(1, Ordering::Relaxed);
+            return Err(StoreError::Unavailable(anyhow::anyhow!("taken away by the test")));
+        }
+        Ok(&self.inner)
+    }
+}
+
+#[async_trait]
+impl JobStore for Flaky {
+    fn name(&self) -> String {
+        self.inner.name()
+    }
+    async fn ping(&self) -> Result<(), StoreError> {
+        self.answer()?.ping().await
+    }
+    async fn newest(&self) -> Result<Option<JobId>, StoreError> {
+        self.answer()?.newest().await
+    }
+    async fn create(&self, job: NewJob) -> Result<Created, StoreError> {
+        self.answer()?.create(job).await
+    }
+    async fn job(&self, id: JobId, scope: &Scope) -> Result<Option<Job>, StoreError> {
+        self.answer()?.job(id, scope).await
+    }
+    async fn spec(&self, id: JobId) -> Result<Option<Spec>, StoreError> {
+        self.answer()?.spec(id).await
+    }
+    async fn list(&self, scope: &Scope, filter: &Filter, page: Page) -> Result<Vec<Job>, StoreError> {
+        self.answer()?.list(scope, filter, page).await
+    }
+    async fn counts(&self, scope: &Scope) -> Result<Counts, StoreError> {
+        self.answer()?.counts(scope).await
+    }
+    async fn change(&self, id: JobId, version: i64, change: &Change) -> Result<Option<Job>, StoreError> {
+        self.answer()?.change(id, version, change).await
+    }
+    async fn unfinished(&self, after: Option<JobId>, limit: u32) -> Result<Vec<Job>, StoreError> {
+        self.answer()?.unfinished(after, limit).await
+    }
+    async fn delete(&self, id: JobId, scope: &Scope) -> Result<bool, StoreError> {
+        self.answer()?.delete(id, scope).await
+    }
+    async fn expired(&self, ended_before_ms: i64, limit: u32) -> Result<Vec<Job>, StoreError> {
+        self.answer()?.expired(ended_before_ms, limit).await
+    }
+    async fn append_log(&self, id: JobId, chunk: &Chunk) -> Result<(), StoreError> {
+        let slow = *self.slow.lock().expect("not poisoned");
+        tokio::time::sleep(slow).await;
+        self.answer()?.append_log(id, chunk).await
+    }
+    async fn log(&self, id: JobId, from: u64, limit: u32) -> Result<Vec<Chunk>, StoreError> {
+        self.answer()?.log(id, from, limit).await
+    }
+    async fn log_end(&self, id: JobId) -> Result<Option<Chunk>, StoreError> {
+        self.answer()?.log_end(id).await
+    }
+    async fn log_bytes(&self) -> Result<u64, StoreError> {
+        self.answer()?.log_bytes().await
+    }
+    async fn lease(&self, name: &str, holder: &str, ttl: Duration) -> Result<bool, StoreError> {
+        self.answer()?.lease(name, holder, ttl).await
+    }
+    fn changes(&self) -> tokio::sync::broadcast::Receiver<Changed> {
+        self.inner.changes()
+    }
+}
+
+/// A dashboard without HTTP.
+pub(crate) struct Dashboard {
+    pub(crate) dir: PathBuf,
+    top: Option<tempfile::TempDir>,
+    pub(crate) store: Arc<Flaky>,
+    pub(crate) service: Service,
+    pub(crate) control: Control,
+    pub(crate) work: tokio::task::JoinHandle<()>,
+}
+
+impl Drop for Dashboard {
+    fn drop(&mut self) {
+        self.work.abort();
+    }
+}
+
+impl Dashboard {
+    pub(crate) async fn new(slots: usize) -> Self {
+        let top = tempfile::tempdir().expect("a directory");
+        let mut dashboard = Self::at(top.path(), "one", slots).await;
+        dashboard.top = Some(top);
+        dashboard
+    }
+
+    /// Begins one with a database that others may share, and a directory for jobs of its own.
+    pub(crate) async fn at(dir: &Path, name: &str, slots: usize) -> Self {
+        let inner = Sqlite::open(&dir.join("jobs.sqlite"), sqlite::Settings::default())
+            .await
+            .expect("a store");
+        let store = Arc::new(Flaky {
+            inner,
+            down: AtomicBool::new(false),
+            refused: AtomicUsize::new(0),
+            slow: std::sync::Mutex::default(),
+        });
+        let dir = dir.join(name);
+        let runner = Arc::new(
+            ProcessRunner::open(Options {
+                dir: dir.clone(),
+                slots: NonZeroUsize::new(slots),
+                program: Some(env!("CARGO_BIN_EXE_labctl").into()),
+            })
+            .expect("a runner"),
+        );
+        let hub = Hub::default();
+        let control = Control::new(
+            store.clone() as Arc<dyn JobStore>,
+            runner.clone(),
+            hub.clone(),
+            Health::default(),
+            name.to_owned(),
+        );
+        let service = Service::new(store.clone(), runner, control.clone(), hub)
+            .await
+            .expect("a service");
+        let work = tokio::spawn({
+            let control = control.clone();
+            async move { control.run().await }
+        });
+        Self {
+            dir,
+            top: None,
+            store,
+            service,
+            control,
+            work,
+        }
+    }
+
+    pub(crate) async fn create(&self, spec: Spec) -> Job {
+        match self.service.create(&caller(), spec, None).await.expect("created") {
+            Created::New(job) => job,
+            Created::Replayed(job) => panic!("{job:?} was there"),
+        }
+    }
+
+    pub(crate) async fn job(&self, id: JobId) -> Job {
+        self.service.job(&caller(), id).await.expect("there")
+    }
+
+    pub(crate) async fn until(&self, id: JobId, what: &str, wanted: impl Fn(&Job) -> bool) -> Job {
+        let until = Instant::now() + LIMIT;
+        loop {
+            let job = self.job(id).await;
+            if wanted(&job) {
+                return job;
+            }
+            assert!(Instant::now() < until, "{what} did not happen: {job:?}");
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    }
+
+    pub(crate) async fn whole(&self, id: JobId) -> Job {
+        self.until(id, "a whole log", |job| job.log_complete).await
+    }
+
+    pub(crate) async fn act(&self, id: JobId, action: Action) -> Result<Job, ServiceError> {
+        self.service.act(&caller(), id, action, None).await
+    }
+
+    /// Reads a log, waiting for its end.
+    pub(crate) async fn follow(&self, id: JobId, select: Select) -> Vec<Line> {
+        let select = Select { follow: true, ..select };
+        let mut tail = self.service.tail(&caller(), id, select).await.expect("a tail");
+        let mut out = Vec::new();
+        loop {
+            match tokio::time::timeout(LIMIT, tail.next())
+                .await
+                .expect("in time")
+                .expect("read")
+            {
+                Some(Item::Lines { lines, .. }) => out.extend(lines),
+                Some(gap @ Item::Gap { .. }) => panic!("{gap:?}"),
+                None => return out,
+            }
+        }
+    }
+
+    pub(crate) async fn nothing_left(&self) {
+        let jobs = self.dir.join("jobs");
+        let until = Instant::now() + LIMIT;
+        while let Some(left) = std::fs::read_dir(&jobs).expect("there").next() {
+            assert!(Instant::now() < until, "{left:?} is left");
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    }
+}
+
+pub(crate) fn caller() -> Caller {
+    Caller {
+        name: "ann".into(),
+        admin: false,
+    }
+}
+
+pub(crate) fn shell(script: &str) -> Spec {
+    Spec {
+        name: "test".into(),
+        command: ["/bin/sh", "-c", script].map(str::to_owned).to_vec(),
+        image: None,
+        env: BTreeMap::new(),
+        labels: BTreeMap::new(),
+        retries: 0,
+        suspend: false,
+        limits: Limits {
+            seconds: 60,
+            ..Limits::default()
+        },
+    }
+}
+
+pub(crate) fn text(lines: &[Line]) -> Vec<String> {
+    lines
+        .iter()
+        .map(|line| String::from_utf8_lossy(&line.bytes).into_owned())
+        .collect()
+}
+
+pub(crate) fn in_order(lines: &[Line]) {
+    let numbers: Vec<u64> = lines.iter().map(|line| line.number).collect();
+    assert_eq!(
+        numbers,
+        (1..=lines.len() as u64).collect::<Vec<_>>(),
+        "every line once and in order"
+    );
+}
