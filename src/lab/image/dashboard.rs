@@ -190,6 +190,7 @@ fn source_tree(source: &Path) -> Result<Tree> {
     for file in [
         "tests/it/main.rs",
         "tests/lab/main.rs",
+        "benches/follow.rs",
         "benches/load.rs",
         "benches/up.rs",
     ] {
