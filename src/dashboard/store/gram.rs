@@ -69,7 +69,15 @@ impl Sought {
         if bytes.len() < 3 {
             return Self::Beginning(bytes.iter().map(|byte| char::from(*byte)).collect());
         }
-        Self::All(windows(&bytes))
+        // Parts that follow each other, and the last one: those between them would be looked for in vain.
+        let mut grams: Vec<Gram> = bytes
+            .chunks_exact(3)
+            .map(|part| Gram([part[0], part[1], part[2]]))
+            .collect();
+        grams.extend(bytes.windows(3).last().map(|part| Gram([part[0], part[1], part[2]])));
+        grams.sort_unstable();
+        grams.dedup();
+        Self::All(grams)
     }
 
     /// Returns it as a query of FTS5. The characters of parts mean nothing within quotes.

@@ -2,13 +2,17 @@
 //!
 //! Every condition that has an index (owner and state, a label, a template, a text) could lead: its ids are walked from
 //! the newest on, and the row of each is asked for the other conditions. Which one leads is not guessed from statistics,
-//! which are wrong when it matters. Where there are several, each in turn walks a number of ids, then eight times as
-//! many, until one has filled the page or has come to its end: that costs little more than the best of them alone.
+//! which are wrong when it matters. Where there are several, it is looked which of them ends within a number of ids: it has
+//! all that is wanted. Where none does, each walks so far, and whoever found most goes on, eight times as far each time,
+//! until the page is full. That costs little more than the best of them alone.
 //!
 //! No statement here counts or skips rows, and none reads a table from end to end.
 
+mod sql;
+
 use async_trait::async_trait;
 
+use self::sql::Maker;
 use super::gram::Sought;
 use super::{Filter, Page, Scope, StoreError};
 use crate::dashboard::job::{Job, JobId, State};
@@ -270,6 +274,12 @@ struct Walk {
     lead: Lead,
     /// It goes on below this id.
     below: i64,
+    /// As far as this one, which is its next part: so many ids, and then it ends or not.
+    next: i64,
+    ids: i64,
+    ends: bool,
+    /// It has come to its end.
+    done: bool,
     found: Vec<Job>,
 }
 
@@ -281,325 +291,93 @@ async fn find<A: Ask>(database: &mut A, wanted: &Wanted) -> Result<Vec<Job>, Sto
             return database.jobs(maker.jobs(wanted.limit, Some(wanted.limit))).await;
         }
     }
-    let mut walks: Vec<Walk> = leads
-        .into_iter()
-        .map(|lead| Walk {
-            lead,
-            below: wanted.below,
-            found: Vec::new(),
-        })
-        .collect();
+    let walks = leads.into_iter().map(|lead| Walk::new(lead, wanted));
+    // Looking along a text takes about as long as going: it is the last one, and often the page is full by then.
+    let (mut texts, mut others): (Vec<Walk>, Vec<Walk>) = walks.partition(|walk| walk.lead == Lead::Text);
     let mut length = FIRST_WALK.max(wanted.limit * 16);
     loop {
-        for walk in &mut walks {
-            let left = wanted.limit - i64::try_from(walk.found.len()).unwrap_or(i64::MAX);
-            let mut from = wanted.from;
-            let mut ended = true;
-            let mut ids = None;
-            // PostgreSQL's index over texts has no order: what it finds is found at once. It is the last one asked, so
-            // by then it is known not to be much.
-            if !(A::DIALECT == Dialect::Postgres && walk.lead == Lead::Text) {
-                ids = Some(length);
-                let maker = Maker::new(A::DIALECT, wanted, walk.lead, wanted.from, walk.below);
-                let reach = database.reach(maker.reach(length)).await?;
-                if let Some(oldest) = reach.oldest.filter(|_| reach.ids >= length) {
-                    (from, ended) = (oldest, false);
-                }
-            }
-            let maker = Maker::new(A::DIALECT, wanted, walk.lead, from, walk.below);
-            walk.found.extend(database.jobs(maker.jobs(left, ids)).await?);
-            walk.below = from;
-            if ended || i64::try_from(walk.found.len()).is_ok_and(|found| found >= wanted.limit) {
-                return Ok(std::mem::take(&mut walk.found));
+        let found = texts.iter().chain(&others).map(|walk| walk.found.len());
+        let most = found.max().unwrap_or_default();
+        for walks in [&mut others, &mut texts] {
+            if let Some(jobs) = round(database, wanted, walks, most, length).await? {
+                return Ok(jobs);
             }
         }
         length *= LONGER;
     }
 }
 
-/// Makes statements for one walk.
-struct Maker<'a> {
-    dialect: Dialect,
-    wanted: &'a Wanted,
-    lead: Lead,
-    from: i64,
-    below: i64,
-    /// The walk has whole rows, not only their ids.
-    whole: bool,
-    sql: String,
-    binds: Vec<Bind>,
+/// Goes on with walks; returns the page where one of them has it.
+async fn round<A: Ask>(
+    database: &mut A,
+    wanted: &Wanted,
+    walks: &mut [Walk],
+    most: usize,
+    length: i64,
+) -> Result<Option<Vec<Job>>, StoreError> {
+    for walk in &mut *walks {
+        walk.look(database, wanted, length).await?;
+    }
+    // The shortest walk of those that would come to their end has everything, sooner than any other.
+    let ends = walks.iter_mut().filter(|walk| walk.ends);
+    if let Some(walk) = ends.min_by_key(|walk| walk.ids) {
+        walk.go(database, wanted, length).await?;
+        return Ok(Some(std::mem::take(&mut walk.found)));
+    }
+    for walk in walks {
+        // Who found most will fill the page soonest. Where nobody has found anything, each goes on.
+        if walk.found.len() < most {
+            continue;
+        }
+        walk.go(database, wanted, length).await?;
+        if walk.done || i64::try_from(walk.found.len()).is_ok_and(|found| found >= wanted.limit) {
+            return Ok(Some(std::mem::take(&mut walk.found)));
+        }
+    }
+    Ok(None)
 }
 
-impl<'a> Maker<'a> {
-    fn new(dialect: Dialect, wanted: &'a Wanted, lead: Lead, from: i64, below: i64) -> Self {
+impl Walk {
+    fn new(lead: Lead, wanted: &Wanted) -> Self {
         Self {
-            dialect,
-            wanted,
             lead,
-            from,
-            below,
-            whole: false,
-            sql: String::new(),
-            binds: Vec::new(),
+            below: wanted.below,
+            next: wanted.from,
+            ids: 0,
+            ends: false,
+            done: false,
+            found: Vec::new(),
         }
     }
 
-    /// Returns whether rows have to be asked for conditions that the index does not answer.
-    fn has_rest(&self) -> bool {
-        let wanted = self.wanted;
-        wanted.text.is_some()
-            || (self.lead != Lead::OwnerState && (wanted.owner.is_some() || !wanted.states.is_empty()))
-            || (self.lead != Lead::Template && wanted.template.is_some())
-            || (0..wanted.labels.len()).any(|place| self.lead != Lead::Label(place))
+    /// PostgreSQL's index over texts has no order: what it finds is found at once. It is the last one asked, so by then it
+    /// is known not to be much.
+    fn is_unordered<A: Ask>(&self) -> bool {
+        A::DIALECT == Dialect::Postgres && self.lead == Lead::Text
     }
 
-    /// Asks for the jobs of the walk that meet all conditions, the newest `limit` of them; `ids` says how many ids the
-    /// walk has at most, where that is known.
-    fn jobs(mut self, limit: i64, ids: Option<i64>) -> Statement {
-        // PostgreSQL has the row at hand when it has its entry of an index, and the walk's own limit keeps it from turning
-        // other conditions into another walk.
-        self.whole = self.dialect == Dialect::Postgres && self.lead.is_of_jobs() && ids.is_some();
-        self.push("SELECT ");
-        if self.whole {
-            self.push(columns!("d"));
-            self.push(" FROM (");
-            self.ids(ids);
-            self.push(") d WHERE true");
-        } else {
-            // Where SQLite can put the walk and the rows into one loop, it comes out in order and ends when it may; a
-            // limit within would keep it from that. Several states it merges only where there is one.
-            let merges = self.lead == Lead::OwnerState && self.wanted.states.len() > 1;
-            let ids = ids.filter(|_| self.dialect == Dialect::Postgres || merges);
-            self.push(columns!("j"));
-            self.push(" FROM (");
-            self.ids(ids);
-            self.push(match self.dialect {
-                // CROSS JOIN keeps SQLite from turning the tables around.
-                Dialect::Sqlite => ") d CROSS JOIN jobs j ON j.id = d.id WHERE true",
-                Dialect::Postgres => ") d JOIN jobs j ON j.id = d.id WHERE true",
-            });
+    /// Asks how far the next so many ids come.
+    async fn look<A: Ask>(&mut self, database: &mut A, wanted: &Wanted, length: i64) -> Result<(), StoreError> {
+        if self.is_unordered::<A>() {
+            return Ok(());
         }
-        self.rest();
-        self.push(" ORDER BY d.id DESC LIMIT ");
-        self.bind(Bind::Number(limit));
-        self.statement()
+        let maker = Maker::new(A::DIALECT, wanted, self.lead, wanted.from, self.below);
+        let reach = database.reach(maker.reach(length)).await?;
+        self.ids = reach.ids;
+        self.ends = reach.ids < length;
+        self.next = reach.oldest.filter(|_| !self.ends).unwrap_or(wanted.from);
+        Ok(())
     }
 
-    /// Asks how far a walk over so many ids comes.
-    fn reach(mut self, length: i64) -> Statement {
-        self.push("SELECT min(d.id), count(*) FROM (");
-        self.ids(Some(length));
-        self.push(") d");
-        self.statement()
-    }
-
-    fn statement(self) -> Statement {
-        Statement {
-            sql: self.sql,
-            binds: self.binds,
-        }
-    }
-
-    fn push(&mut self, sql: &str) {
-        self.sql.push_str(sql);
-    }
-
-    fn bind(&mut self, bind: Bind) {
-        self.binds.push(bind);
-        match self.dialect {
-            Dialect::Sqlite => self.sql.push('?'),
-            Dialect::Postgres => {
-                self.sql.push('$');
-                self.sql.push_str(&self.binds.len().to_string());
-            }
-        }
-    }
-
-    /// Writes the ids of the walk, newest first.
-    fn ids(&mut self, limit: Option<i64>) {
-        let wanted = self.wanted;
-        match self.lead {
-            Lead::All => self.walk("jobs", "", &[], limit),
-            Lead::Template => {
-                let template = Bind::Text(wanted.template.clone().unwrap_or_default());
-                self.walk("jobs", "jobs_template", &[("template", template)], limit);
-            }
-            Lead::Label(place) => {
-                let (name, value) = wanted.labels[place].clone();
-                self.walk(
-                    "job_labels",
-                    "",
-                    &[("name", Bind::Text(name)), ("value", Bind::Text(value))],
-                    limit,
-                );
-            }
-            Lead::OwnerState => self.owner_state(limit),
-            Lead::Text => self.text(limit),
-        }
-    }
-
-    fn owner_state(&mut self, limit: Option<i64>) {
-        let wanted = self.wanted;
-        let owner = wanted.owner.clone().map(|owner| ("owner", Bind::Text(owner)));
-        if let (Some(owner), []) = (&owner, &wanted.states[..]) {
-            return self.walk("jobs", "jobs_owner", std::slice::from_ref(owner), limit);
-        }
-        let index = if owner.is_some() {
-            "jobs_owner_state"
-        } else {
-            "jobs_state"
-        };
-        let arms: Vec<Vec<(&str, Bind)>> = wanted
-            .states
-            .iter()
-            .map(|state| {
-                owner
-                    .iter()
-                    .cloned()
-                    .chain([("state", Bind::State(state.number()))])
-                    .collect()
-            })
-            .collect();
-        if let [equal] = &arms[..] {
-            return self.walk("jobs", index, equal, limit);
-        }
-        // Each state is ordered by itself, and the database merges them: SQLite where all are told to be ordered at their
-        // end alone, PostgreSQL where each is.
-        for (place, equal) in arms.iter().enumerate() {
-            self.push(if place > 0 { " UNION ALL " } else { "" });
-            if self.dialect == Dialect::Sqlite {
-                self.entries("jobs", index, equal);
-                continue;
-            }
-            self.push("SELECT ");
-            self.push(if self.whole { columns!("a") } else { "a.id" });
-            self.push(" FROM (");
-            self.walk("jobs", index, equal, limit);
-            self.push(") a");
-        }
-        self.push(" ORDER BY id DESC");
-        self.limit(limit);
-    }
-
-    fn text(&mut self, limit: Option<i64>) {
-        let Some(text) = &self.wanted.text else { return };
-        match self.dialect {
-            Dialect::Sqlite => {
-                self.push("SELECT rowid AS id FROM job_names WHERE job_names MATCH ");
-                self.bind(Bind::Text(text.sought.fts5()));
-                self.push(" AND rowid < ");
-                self.bind(Bind::Number(self.below));
-                self.push(" AND rowid >= ");
-                self.bind(Bind::Number(self.from));
-                self.push(" ORDER BY rowid DESC");
-            }
-            Dialect::Postgres => {
-                let (all, numbers) = text.sought.numbers();
-                // The range of ids stays outside, so that it tempts nobody to walk along it.
-                self.push("WITH n AS MATERIALIZED (SELECT id FROM job_names WHERE grams ");
-                self.push(if all { "@> " } else { "&& " });
-                self.bind(Bind::Numbers(numbers));
-                self.push(") SELECT m.id FROM n m WHERE m.id < ");
-                self.bind(Bind::Number(self.below));
-                self.push(" AND m.id >= ");
-                self.bind(Bind::Number(self.from));
-                self.push(" ORDER BY m.id DESC");
-            }
-        }
-        self.limit(limit);
-    }
-
-    /// Writes a walk along an index whose columns have these values.
-    fn walk(&mut self, table: &str, index: &str, equal: &[(&str, Bind)], limit: Option<i64>) {
-        self.entries(table, index, equal);
-        self.push(" ORDER BY id DESC");
-        self.limit(limit);
-    }
-
-    /// Writes the entries of an index whose columns have these values.
-    fn entries(&mut self, table: &str, index: &str, equal: &[(&str, Bind)]) {
-        self.push("SELECT ");
-        self.push(if self.whole { columns!("jobs") } else { "id" });
-        self.push(" FROM ");
-        self.push(table);
-        if self.dialect == Dialect::Sqlite && !index.is_empty() {
-            self.push(" INDEXED BY ");
-            self.push(index);
-        }
-        self.push(" WHERE id < ");
-        self.bind(Bind::Number(self.below));
-        self.push(" AND id >= ");
-        self.bind(Bind::Number(self.from));
-        for (column, value) in equal {
-            self.push(" AND ");
-            self.push(column);
-            self.push(" = ");
-            self.bind(value.clone());
-        }
-    }
-
-    fn limit(&mut self, limit: Option<i64>) {
-        if let Some(limit) = limit {
-            self.push(" LIMIT ");
-            self.bind(Bind::Number(limit));
-        }
-    }
-
-    /// Writes the conditions that the index does not answer.
-    fn rest(&mut self) {
-        let wanted = self.wanted;
-        let row = if self.whole { "d" } else { "j" };
-        // PostgreSQL is to look for a row by its id alone, and not along another index: no index is over these.
-        let (owner, state, template) = match (self.dialect, self.whole) {
-            (Dialect::Postgres, false) => ("j.owner || ''", "j.state + 0", "j.template || ''"),
-            (Dialect::Postgres, true) => ("d.owner", "d.state", "d.template"),
-            (Dialect::Sqlite, _) => ("j.owner", "j.state", "j.template"),
-        };
-        if self.lead != Lead::OwnerState {
-            if let Some(wanted) = &wanted.owner {
-                self.equal(owner, Bind::Text(wanted.clone()));
-            }
-            if let [first, others @ ..] = &wanted.states[..] {
-                self.push(&format!(" AND {state} IN ("));
-                self.bind(Bind::State(first.number()));
-                for other in others {
-                    self.push(", ");
-                    self.bind(Bind::State(other.number()));
-                }
-                self.push(")");
-            }
-        }
-        if self.lead != Lead::Template
-            && let Some(wanted) = &wanted.template
-        {
-            self.equal(template, Bind::Text(wanted.clone()));
-        }
-        for (place, (name, value)) in wanted.labels.iter().enumerate() {
-            if self.lead != Lead::Label(place) {
-                // Not EXISTS, which either database may turn into a join of its own liking.
-                self.push(" AND (SELECT true FROM job_labels l WHERE l.name = ");
-                self.bind(Bind::Text(name.clone()));
-                self.push(" AND l.value = ");
-                self.bind(Bind::Text(value.clone()));
-                self.push(&format!(" AND l.id = {row}.id LIMIT 1)"));
-            }
-        }
-        if let Some(text) = &wanted.text {
-            let like = match self.dialect {
-                Dialect::Sqlite => "LIKE",
-                Dialect::Postgres => "ILIKE",
-            };
-            self.push(&format!(" AND {row}.name {like} "));
-            self.bind(Bind::Text(text.pattern.clone()));
-            self.push(r" ESCAPE '\'");
-        }
-    }
-
-    fn equal(&mut self, column: &str, value: Bind) {
-        self.push(" AND ");
-        self.push(column);
-        self.push(" = ");
-        self.bind(value);
+    /// Goes as far as was looked.
+    async fn go<A: Ask>(&mut self, database: &mut A, wanted: &Wanted, length: i64) -> Result<(), StoreError> {
+        let left = wanted.limit - i64::try_from(self.found.len()).unwrap_or(i64::MAX);
+        let ids = (!self.is_unordered::<A>()).then_some(length);
+        let maker = Maker::new(A::DIALECT, wanted, self.lead, self.next, self.below);
+        self.found.extend(database.jobs(maker.jobs(left, ids)).await?);
+        self.below = self.next;
+        self.done = self.ends || ids.is_none();
+        Ok(())
     }
 }
 

@@ -1,0 +1,289 @@
+//! The statements of one walk along an index, in what either database understands.
+
+use super::{Bind, Dialect, Lead, Statement, Wanted, columns};
+
+/// Makes statements for one walk.
+pub(super) struct Maker<'a> {
+    dialect: Dialect,
+    wanted: &'a Wanted,
+    lead: Lead,
+    from: i64,
+    below: i64,
+    /// The walk has whole rows, not only their ids.
+    whole: bool,
+    sql: String,
+    binds: Vec<Bind>,
+}
+
+impl<'a> Maker<'a> {
+    pub(super) fn new(dialect: Dialect, wanted: &'a Wanted, lead: Lead, from: i64, below: i64) -> Self {
+        Self {
+            dialect,
+            wanted,
+            lead,
+            from,
+            below,
+            whole: false,
+            sql: String::new(),
+            binds: Vec::new(),
+        }
+    }
+
+    /// Returns whether rows have to be asked for conditions that the index does not answer.
+    pub(super) fn has_rest(&self) -> bool {
+        let wanted = self.wanted;
+        wanted.text.is_some()
+            || (self.lead != Lead::OwnerState && (wanted.owner.is_some() || !wanted.states.is_empty()))
+            || (self.lead != Lead::Template && wanted.template.is_some())
+            || (0..wanted.labels.len()).any(|place| self.lead != Lead::Label(place))
+    }
+
+    /// Asks for the jobs of the walk that meet all conditions, the newest `limit` of them; `ids` says how many ids the
+    /// walk has at most, where that is known.
+    pub(super) fn jobs(mut self, limit: i64, ids: Option<i64>) -> Statement {
+        // PostgreSQL has the row at hand when it has its entry of an index, and the walk's own limit keeps it from turning
+        // other conditions into another walk.
+        self.whole = self.dialect == Dialect::Postgres && self.lead.is_of_jobs() && ids.is_some();
+        self.push("SELECT ");
+        if self.whole {
+            self.push(columns!("d"));
+            self.push(" FROM (");
+            self.ids(ids);
+            self.push(") d WHERE true");
+        } else {
+            // Where SQLite can put the walk and the rows into one loop, it comes out in order and ends when it may; a
+            // limit within would keep it from that. Several states it merges only where there is one.
+            let merges = self.lead == Lead::OwnerState && self.wanted.states.len() > 1;
+            let ids = ids.filter(|_| self.dialect == Dialect::Postgres || merges);
+            self.push(columns!("j"));
+            self.push(" FROM (");
+            self.ids(ids);
+            self.push(match self.dialect {
+                // CROSS JOIN keeps SQLite from turning the tables around.
+                Dialect::Sqlite => ") d CROSS JOIN jobs j ON j.id = d.id WHERE true",
+                Dialect::Postgres => ") d JOIN jobs j ON j.id = d.id WHERE true",
+            });
+        }
+        self.rest();
+        self.push(" ORDER BY d.id DESC LIMIT ");
+        self.bind(Bind::Number(limit));
+        self.statement()
+    }
+
+    /// Asks how far a walk over so many ids comes.
+    pub(super) fn reach(mut self, length: i64) -> Statement {
+        self.push("SELECT min(d.id), count(*) FROM (");
+        self.ids(Some(length));
+        self.push(") d");
+        self.statement()
+    }
+
+    fn statement(self) -> Statement {
+        Statement {
+            sql: self.sql,
+            binds: self.binds,
+        }
+    }
+
+    fn push(&mut self, sql: &str) {
+        self.sql.push_str(sql);
+    }
+
+    fn bind(&mut self, bind: Bind) {
+        self.binds.push(bind);
+        match self.dialect {
+            Dialect::Sqlite => self.sql.push('?'),
+            Dialect::Postgres => {
+                self.sql.push('$');
+                self.sql.push_str(&self.binds.len().to_string());
+            }
+        }
+    }
+
+    /// Writes the ids of the walk, newest first.
+    fn ids(&mut self, limit: Option<i64>) {
+        let wanted = self.wanted;
+        match self.lead {
+            Lead::All => self.walk("jobs", "", &[], limit),
+            Lead::Template => {
+                let template = Bind::Text(wanted.template.clone().unwrap_or_default());
+                self.walk("jobs", "jobs_template", &[("template", template)], limit);
+            }
+            Lead::Label(place) => {
+                let (name, value) = wanted.labels[place].clone();
+                self.walk(
+                    "job_labels",
+                    "",
+                    &[("name", Bind::Text(name)), ("value", Bind::Text(value))],
+                    limit,
+                );
+            }
+            Lead::OwnerState => self.owner_state(limit),
+            Lead::Text => self.text(limit),
+        }
+    }
+
+    fn owner_state(&mut self, limit: Option<i64>) {
+        let wanted = self.wanted;
+        let owner = wanted.owner.clone().map(|owner| ("owner", Bind::Text(owner)));
+        if let (Some(owner), []) = (&owner, &wanted.states[..]) {
+            return self.walk("jobs", "jobs_owner", std::slice::from_ref(owner), limit);
+        }
+        let index = if owner.is_some() {
+            "jobs_owner_state"
+        } else {
+            "jobs_state"
+        };
+        let arms: Vec<Vec<(&str, Bind)>> = wanted
+            .states
+            .iter()
+            .map(|state| {
+                owner
+                    .iter()
+                    .cloned()
+                    .chain([("state", Bind::State(state.number()))])
+                    .collect()
+            })
+            .collect();
+        if let [equal] = &arms[..] {
+            return self.walk("jobs", index, equal, limit);
+        }
+        // Each state is ordered by itself, and the database merges them: SQLite where all are told to be ordered at their
+        // end alone, PostgreSQL where each is.
+        for (place, equal) in arms.iter().enumerate() {
+            self.push(if place > 0 { " UNION ALL " } else { "" });
+            if self.dialect == Dialect::Sqlite {
+                self.entries("jobs", index, equal);
+                continue;
+            }
+            self.push("SELECT ");
+            self.push(if self.whole { columns!("a") } else { "a.id" });
+            self.push(" FROM (");
+            self.walk("jobs", index, equal, limit);
+            self.push(") a");
+        }
+        self.push(" ORDER BY id DESC");
+        self.limit(limit);
+    }
+
+    fn text(&mut self, limit: Option<i64>) {
+        let Some(text) = &self.wanted.text else { return };
+        match self.dialect {
+            Dialect::Sqlite => {
+                self.push("SELECT rowid AS id FROM job_names WHERE job_names MATCH ");
+                self.bind(Bind::Text(text.sought.fts5()));
+                self.push(" AND rowid < ");
+                self.bind(Bind::Number(self.below));
+                self.push(" AND rowid >= ");
+                self.bind(Bind::Number(self.from));
+                self.push(" ORDER BY rowid DESC");
+            }
+            Dialect::Postgres => {
+                let (all, numbers) = text.sought.numbers();
+                // The range of ids stays outside, so that it tempts nobody to walk along it.
+                self.push("WITH n AS MATERIALIZED (SELECT id FROM job_names WHERE grams ");
+                self.push(if all { "@> " } else { "&& " });
+                self.bind(Bind::Numbers(numbers));
+                self.push(") SELECT m.id FROM n m WHERE m.id < ");
+                self.bind(Bind::Number(self.below));
+                self.push(" AND m.id >= ");
+                self.bind(Bind::Number(self.from));
+                self.push(" ORDER BY m.id DESC");
+            }
+        }
+        self.limit(limit);
+    }
+
+    /// Writes a walk along an index whose columns have these values.
+    fn walk(&mut self, table: &str, index: &str, equal: &[(&str, Bind)], limit: Option<i64>) {
+        self.entries(table, index, equal);
+        self.push(" ORDER BY id DESC");
+        self.limit(limit);
+    }
+
+    /// Writes the entries of an index whose columns have these values.
+    fn entries(&mut self, table: &str, index: &str, equal: &[(&str, Bind)]) {
+        self.push("SELECT ");
+        self.push(if self.whole { columns!("jobs") } else { "id" });
+        self.push(" FROM ");
+        self.push(table);
+        if self.dialect == Dialect::Sqlite && !index.is_empty() {
+            self.push(" INDEXED BY ");
+            self.push(index);
+        }
+        self.push(" WHERE id < ");
+        self.bind(Bind::Number(self.below));
+        self.push(" AND id >= ");
+        self.bind(Bind::Number(self.from));
+        for (column, value) in equal {
+            self.push(" AND ");
+            self.push(column);
+            self.push(" = ");
+            self.bind(value.clone());
+        }
+    }
+
+    fn limit(&mut self, limit: Option<i64>) {
+        if let Some(limit) = limit {
+            self.push(" LIMIT ");
+            self.bind(Bind::Number(limit));
+        }
+    }
+
+    /// Writes the conditions that the index does not answer.
+    fn rest(&mut self) {
+        let wanted = self.wanted;
+        let row = if self.whole { "d" } else { "j" };
+        // PostgreSQL is to look for a row by its id alone, and not along another index: no index is over these.
+        let (owner, state, template) = match (self.dialect, self.whole) {
+            (Dialect::Postgres, false) => ("j.owner || ''", "j.state + 0", "j.template || ''"),
+            (Dialect::Postgres, true) => ("d.owner", "d.state", "d.template"),
+            (Dialect::Sqlite, _) => ("j.owner", "j.state", "j.template"),
+        };
+        if self.lead != Lead::OwnerState {
+            if let Some(wanted) = &wanted.owner {
+                self.equal(owner, Bind::Text(wanted.clone()));
+            }
+            if let [first, others @ ..] = &wanted.states[..] {
+                self.push(&format!(" AND {state} IN ("));
+                self.bind(Bind::State(first.number()));
+                for other in others {
+                    self.push(", ");
+                    self.bind(Bind::State(other.number()));
+                }
+                self.push(")");
+            }
+        }
+        if self.lead != Lead::Template
+            && let Some(wanted) = &wanted.template
+        {
+            self.equal(template, Bind::Text(wanted.clone()));
+        }
+        for (place, (name, value)) in wanted.labels.iter().enumerate() {
+            if self.lead != Lead::Label(place) {
+                // Not EXISTS, which either database may turn into a join of its own liking.
+                self.push(" AND (SELECT true FROM job_labels l WHERE l.name = ");
+                self.bind(Bind::Text(name.clone()));
+                self.push(" AND l.value = ");
+                self.bind(Bind::Text(value.clone()));
+                self.push(&format!(" AND l.id = {row}.id LIMIT 1)"));
+            }
+        }
+        if let Some(text) = &wanted.text {
+            let like = match self.dialect {
+                Dialect::Sqlite => "LIKE",
+                Dialect::Postgres => "ILIKE",
+            };
+            self.push(&format!(" AND {row}.name {like} "));
+            self.bind(Bind::Text(text.pattern.clone()));
+            self.push(r" ESCAPE '\'");
+        }
+    }
+
+    fn equal(&mut self, column: &str, value: Bind) {
+        self.push(" AND ");
+        self.push(column);
+        self.push(" = ");
+        self.bind(value);
+    }
+}
