@@ -101,7 +101,7 @@ impl Events {
             }
             match line.trim_end().split_once(": ") {
                 Some(("id", id)) => event.id = id.parse().ok(),
-                Some(("event", name)) => event.name = name.to_owned(),
+                Some(("event", name)) => name.clone_into(&mut event.name),
                 Some(("data", data)) => event.data = serde_json::from_str(data).expect("JSON"),
                 _ if line.trim_end().is_empty() && !event.name.is_empty() => return Some(event),
                 _ => {}

@@ -1,5 +1,6 @@
 //! `labctl serve` as its users see it: the real program, a real port, real signals.
 
+use std::fmt::Write as _;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::process::{Child, ExitStatus, Stdio};
@@ -127,10 +128,10 @@ impl Server {
             head.push_str("host: localhost\r\n");
         }
         for header in headers {
-            head.push_str(&format!("{header}\r\n"));
+            _ = write!(head, "{header}\r\n");
         }
         if !body.is_empty() {
-            head.push_str(&format!("content-length: {}\r\n", body.len()));
+            _ = write!(head, "content-length: {}\r\n", body.len());
         }
         // The server may have said no before it has read all of it.
         _ = write!(stream, "{head}\r\n{body}");
