@@ -304,8 +304,8 @@ fn team(dice: u64) -> (&'static str, String) {
     ("team", format!("t{}", dice % 20))
 }
 
-fn owner(dice: u64) -> Option<String> {
-    Some(format!("user-{}", dice % 61))
+fn owner(dice: u64) -> String {
+    format!("user-{}", dice % 61)
 }
 
 fn text(text: impl Into<String>) -> Filter {
@@ -330,16 +330,16 @@ const CASES: [(&str, Make); 25] = [
         ..Filter::default()
     }),
     ("owner", |dice| Filter {
-        owner: owner(dice),
+        owner: Some(owner(dice)),
         ..Filter::default()
     }),
     ("owner, failed", |dice| Filter {
-        owner: owner(dice),
+        owner: Some(owner(dice)),
         states: vec![State::Failed],
         ..Filter::default()
     }),
     ("owner, running", |dice| Filter {
-        owner: owner(dice),
+        owner: Some(owner(dice)),
         states: vec![State::Running],
         ..Filter::default()
     }),
@@ -376,11 +376,11 @@ const CASES: [(&str, Make); 25] = [
     ("text of 1 character", |_| text("h")),
     ("text of 2, none", |_| text("zq")),
     ("owner, text", |dice| Filter {
-        owner: owner(dice),
+        owner: Some(owner(dice)),
         ..text(format!("-{:03}", dice % 1000))
     }),
     ("owner, label", |dice| Filter {
-        owner: owner(dice),
+        owner: Some(owner(dice)),
         labels: labels(&[team(dice >> 8)]),
         ..Filter::default()
     }),
@@ -391,14 +391,14 @@ const CASES: [(&str, Make); 25] = [
         ..Filter::default()
     }),
     ("owner, failed, label, template", |dice| Filter {
-        owner: owner(dice),
+        owner: Some(owner(dice)),
         states: vec![State::Failed],
         labels: labels(&[team(dice >> 8)]),
         template: Some(format!("template-{}", (dice >> 16) % 25)),
         ..Filter::default()
     }),
     ("all of them", |dice| Filter {
-        owner: owner(dice),
+        owner: Some(owner(dice)),
         states: vec![State::Failed, State::Cancelled],
         labels: labels(&[team(dice >> 8), ("tier", "web".into())]),
         template: Some(format!("template-{}", (dice >> 16) % 25)),
@@ -446,7 +446,7 @@ async fn measure(store: &dyn JobStore, jobs: u64) -> Result<()> {
     }
     let all = timed(async |_| store.counts(&Scope::All).await.map(|counts| counts.len())).await?;
     let own = timed(async |dice| {
-        let owner = owner(dice).unwrap_or_default();
+        let owner = owner(dice);
         store.counts(&Scope::Owner(owner)).await.map(|counts| counts.len())
     });
     let own = own.await?;
