@@ -19,3 +19,4 @@ mod prose;
 mod running;
 mod serve;
 mod store;
+mod streams;

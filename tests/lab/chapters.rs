@@ -193,8 +193,13 @@ fn the_pod_is_restricted(lab: &Lab) -> Result<()> {
         let listed: Vec<Value> = json.lines().map(serde_json::from_str).collect::<Result<_, _>>()?;
         size_of(&Value::Array(listed), &image).with_context(|| format!("`{image}` in {json}"))?
     };
-    // A debug build carries no debug information, so the bound of the release build holds for it too.
-    ensure!(bytes < 60_000_000, "the dashboard's image has {bytes} bytes");
+    // The release has a bound of 60 MB, which a unit test holds; the code of a debug build is larger.
+    let bound = if cfg!(debug_assertions) {
+        120_000_000
+    } else {
+        60_000_000
+    };
+    ensure!(bytes < bound, "the dashboard's image has {bytes} bytes");
     Ok(())
 }
 

@@ -59,7 +59,7 @@ pub(super) async fn run(control: Control, id: JobId) {
 }
 
 enum Round {
-    /// Everything that there is is stored, and nothing more comes as the job is now.
+    /// All its lines are stored, and nothing more comes as the job is now.
     Over,
     /// The job has not ended, or its end came while it was read.
     MoreMayCome,
