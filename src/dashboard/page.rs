@@ -6,13 +6,13 @@
 //!
 //! | module | what it owns |
 //! |---|---|
-//! | [`visit`] | who looks, with which token and theme; the frame around every page; the token's check |
-//! | [`list`], [`query`] | the list, and what it shows as it stands in its address |
-//! | [`job`], [`tail`] | one job, and the end of its log for browsers without scripts |
-//! | [`form`], [`words`] | the form of a new job, and the command line in it |
-//! | [`act`] | what is done to jobs, asked for once more where it cannot be undone |
-//! | [`show`] | times, durations, states |
-//! | [`files`] | style sheet, scripts, pictures |
+//! | `visit` | who looks, with which token and theme; the frame around every page; the token's check |
+//! | `list`, `query` | the list, and what it shows as it stands in its address |
+//! | `job`, `tail` | one job, and the end of its log for browsers without scripts |
+//! | `form`, `words` | the form of a new job, and the command line in it |
+//! | `act` | what is done to jobs, asked for once more where it cannot be undone |
+//! | `show` | times, durations, states |
+//! | `files` | style sheet, scripts, pictures |
 
 mod act;
 mod files;

@@ -1,6 +1,6 @@
 //! The rule model. Rules are data: `assets/prose/rules.toml`, and `[[rule]]` in a project's `prose.toml`.
 //!
-//! A rule with `patterns` is looked for by [`super::phrase`]; the others are code that names its rule by id. Every rule
+//! A rule with `patterns` is looked for by `super::phrase`; the others are code that names its rule by id. Every rule
 //! has examples that it must find and examples that it must leave alone; a test runs them all.
 
 use std::collections::HashMap;
@@ -90,7 +90,7 @@ pub struct Rule {
     pub why: String,
     /// What to do instead.
     pub instead: String,
-    /// Phrases that it finds, in the form of [`super::phrase`]; a rule without them is code.
+    /// Phrases that it finds, in the form of `super::phrase`; a rule without them is code.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub patterns: Vec<String>,
     /// Whether comments of programs are looked at too.

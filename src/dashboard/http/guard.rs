@@ -22,7 +22,7 @@ use crate::dashboard::service::Caller;
 
 const FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 
-/// Who may come in, for [`check`].
+/// Who may come in, for `check`.
 #[derive(Debug, Clone)]
 pub struct Guard(Arc<Inner>);
 
@@ -128,7 +128,7 @@ pub(super) async fn check(State(guard): State<Guard>, mut request: Request, next
 #[derive(Debug, Clone)]
 pub(super) struct Actor(pub(super) String);
 
-/// Who asks, for handlers of routes that [`check`] guards.
+/// Who asks, for handlers of routes that `check` guards.
 #[derive(Debug, Clone)]
 pub struct By(pub Caller);
 

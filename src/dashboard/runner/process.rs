@@ -2,7 +2,7 @@
 //!
 //! Each job runs below a [`keeper`], a process of its own that bounds the job, writes its output and its end to files,
 //! and ends it when the server goes away. So the server can be killed at any moment: nothing of a job is left running,
-//! and the next server finds in the job's directory what became of it ([`place`]).
+//! and the next server finds in the job's directory what became of it (`place`).
 //!
 //! As many jobs run at once as there are slots; the others wait, oldest first.
 

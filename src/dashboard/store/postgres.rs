@@ -2,7 +2,7 @@
 //!
 //! Each statement is a transaction of its own that does all that belongs together, so a change is one round trip, and
 //! what is told of it (`NOTIFY`) is told exactly when it is committed. Sessions are set up so that plans do not depend on
-//! statistics: lists say themselves along which index they walk ([`super::list`]).
+//! statistics: lists say themselves along which index they walk (`super::list`).
 //!
 //! A connection that breaks is an error for whoever uses it then, and the next one opens another.
 
