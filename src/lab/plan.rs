@@ -24,6 +24,12 @@ use crate::report::json::millis;
 /// How long steps that run may go on after another one has failed.
 const GRACE: Duration = Duration::from_secs(1);
 
+/// How long what a step has made may take until it is seen to hold. A cluster that comes back tells for a moment what was
+/// before: that a pod is ready, then that it is not, then how it is.
+const SETTLE: Duration = Duration::from_secs(20);
+/// How often it is looked at meanwhile.
+const LOOK: Duration = Duration::from_millis(250);
+
 /// A step's name, unique in its plan, such as `node-image`.
 pub type StepId = &'static str;
 
@@ -127,6 +133,7 @@ impl Progress {
 /// Steps in an order in which every step comes after those it needs.
 pub struct Plan {
     steps: Vec<Arc<dyn Step>>,
+    settle: Duration,
 }
 
 impl Plan {
@@ -176,7 +183,10 @@ impl Plan {
                 );
             }
         }
-        Ok(Self { steps: sorted })
+        Ok(Self {
+            steps: sorted,
+            settle: SETTLE,
+        })
     }
 
     /// Keeps the named steps and those they need.
@@ -204,7 +214,7 @@ impl Plan {
             }
         }
         let steps = self.steps.into_iter().filter(|step| kept.contains(step.id())).collect();
-        Ok(Self { steps })
+        Ok(Self { steps, ..self })
     }
 
     /// Looks at the whole world and says what a run would do, without changing anything.
@@ -269,8 +279,9 @@ impl Plan {
                     reporter: reporter.clone(),
                     milestones: milestones.clone(),
                 };
+                let settle = self.settle;
                 running.spawn(async move {
-                    let outcome = run_one(step.as_ref(), &progress).await;
+                    let outcome = run_one(step.as_ref(), &progress, settle).await;
                     (step, outcome)
                 });
             }
@@ -308,7 +319,7 @@ impl Plan {
     }
 }
 
-async fn run_one(step: &dyn Step, progress: &Progress) -> Result<bool> {
+async fn run_one(step: &dyn Step, progress: &Progress, settle: Duration) -> Result<bool> {
     let reporter = &progress.reporter;
     let start = Instant::now();
     let id = step.id().to_owned();
@@ -324,14 +335,21 @@ async fn run_one(step: &dyn Step, progress: &Progress) -> Result<bool> {
             why,
         });
         step.apply(progress).await?;
-        match step.observe().await.with_context(|| format!("look at the {title}"))? {
-            State::Holds(is) => Ok((true, is)),
-            State::Wanting(still) => Err(Diagnosis::new(
-                Code::Bug,
-                format!("the {title} was made and is still not right: {still}"),
-            )
-            .hint("labctl doctor looks at the machine; labctl teardown and labctl up start afresh")
-            .error()),
+        let made = Instant::now();
+        loop {
+            match step.observe().await.with_context(|| format!("look at the {title}"))? {
+                State::Holds(is) => return Ok((true, is)),
+                State::Wanting(still) if made.elapsed() >= settle => {
+                    return Err(Diagnosis::new(
+                        Code::Bug,
+                        format!("the {title} was made and is still not right: {still}"),
+                    )
+                    .hint("labctl doctor looks at the machine; labctl teardown and labctl up start afresh")
+                    .error());
+                }
+                State::Wanting(still) => progress.doing(format!("waiting: {still}")),
+            }
+            tokio::time::sleep(LOOK).await;
         }
     }
     .await;
@@ -563,10 +581,37 @@ mod tests {
             }
         }
         let recorded = Recorded::default();
-        let plan = Plan::new(vec![Arc::new(Liar)]).expect("a sound plan");
+        let mut plan = Plan::new(vec![Arc::new(Liar)]).expect("a sound plan");
+        plan.settle = Duration::ZERO;
         let error = plan.run(&Reporter::new(recorded.clone())).await.expect_err("it lies");
         assert!(error.to_string().contains("still not right: nothing there"), "{error}");
         assert!(matches!(recorded.events().last(), Some(Event::StepFailed { .. })));
+    }
+
+    #[tokio::test]
+    async fn what_holds_a_moment_later_is_no_lie() {
+        struct Late(AtomicUsize);
+        #[async_trait]
+        impl Step for Late {
+            fn id(&self) -> StepId {
+                "late"
+            }
+            fn title(&self) -> String {
+                "late".into()
+            }
+            async fn observe(&self) -> Result<State> {
+                Ok(if self.0.fetch_add(1, Ordering::Relaxed) < 3 {
+                    State::wanting("not seen yet")
+                } else {
+                    State::holds("there")
+                })
+            }
+            async fn apply(&self, _: &Progress) -> Result<()> {
+                Ok(())
+            }
+        }
+        let plan = Plan::new(vec![Arc::new(Late(AtomicUsize::new(0)))]).expect("a sound plan");
+        assert_eq!(plan.run(&silent()).await.expect("it holds in the end"), 1);
     }
 
     #[tokio::test]
