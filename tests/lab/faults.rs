@@ -336,7 +336,11 @@ fn an_engine_killed_while_it_builds(lab: &Lab) -> Result<()> {
     let before = running()?;
     let mut child = lab.spawn(&["image", "build", "node", "--no-cache"])?;
     // The engine builds in a container, which is one more than there were.
-    while running()?.iter().all(|id| before.contains(id)) {
+    let builds = loop {
+        let new: Vec<String> = running()?.into_iter().filter(|id| !before.contains(id)).collect();
+        if !new.is_empty() {
+            break new;
+        }
         if child.try_wait()?.is_some() {
             bail!(
                 "the build was over before it was seen: {}",
@@ -344,7 +348,7 @@ fn an_engine_killed_while_it_builds(lab: &Lab) -> Result<()> {
             );
         }
         std::thread::sleep(Duration::from_millis(100));
-    }
+    };
     let killed = kill_engine(lab)?;
     let output = child.wait_with_output()?;
     if killed {
@@ -358,6 +362,10 @@ fn an_engine_killed_while_it_builds(lab: &Lab) -> Result<()> {
     args.extend(ports.iter().map(String::as_str));
     lab.ok(&args)?;
     ensure!(answers(), "the dashboard does not answer");
+    // A builder that is killed leaves its container, without a label; it is ours all the same.
+    for build in builds {
+        _ = docker(&["rm", "--force", &build]);
+    }
     Ok(())
 }
 
