@@ -12,8 +12,8 @@
 //! | save, upload as it is | 2.2 s + 1.3 s | 3.5 s: it cannot save one layer alone |
 //! | the node's pull of it | 2.0 s (not compressed) | 0.08 s |
 //!
-//! `cargo bench --bench load` on the same machine under a load of 8 (380 MB image, medians of 5 reloads): first fill into the
-//! node 14.6 s against 15.5 s of `kind load` (0.94x, of which the upload 8.8 s); reload 0.21 s against 14.9 s (70x).
+//! `cargo bench --bench load` on the same machine, idle (377 MB, medians of 5 reloads): first fill into the node 7.1 s
+//! against 9.8 s of `kind load` (0.73x); reload 0.11 s against 7.6 s (69x), with the node's pull 0.20 s (37x).
 //!
 //! An engine's push skips a layer only if it knows under which digest this repository has it, and it learns that only
 //! by pushing or pulling that layer itself. So [`Way::Save`] uploads the layers as they are and then lets the engine
