@@ -361,7 +361,7 @@ async fn find(docker: &Docker, lab: &str, depth: Depth) -> Result<Found> {
     Ok(found)
 }
 
-/// Returns the labs that have a network in this engine, other than `lab`.
+/// Returns the labs that have a network or a container in this engine, other than `lab`; a lab may be named twice.
 async fn other_labs(docker: &Docker, lab: &str) -> Result<Vec<String>> {
     let filters = HashMap::from([("label".to_owned(), vec![LABEL.to_owned()])]);
     let options = query::ListNetworksOptionsBuilder::default().filters(&filters).build();
@@ -370,10 +370,14 @@ async fn other_labs(docker: &Docker, lab: &str) -> Result<Vec<String>> {
         .list_networks(Some(options))
         .await
         .diagnose(|| failed("list networks"))?;
+    // A lab that was torn down has no network any more, and keeps its registry, which runs from an image.
+    let containers = docker.containers(filters).await?;
     Ok(networks
         .into_iter()
-        .filter_map(|network| network.labels?.remove(LABEL))
-        .filter(|owner| owner != lab)
+        .map(|network| network.labels)
+        .chain(containers.into_iter().map(|container| container.labels))
+        .filter_map(|labels| labels?.remove(LABEL))
+        .filter(|owner| owner != lab && owner != SHARED)
         .collect())
 }
 
