@@ -52,6 +52,10 @@ pub const VARIABLES: &[Variable] = &[
         about: "the dashboard that `labctl jobs` asks (default: http://127.0.0.1:8080)",
     },
     Variable {
+        name: "LABCTL_WORK",
+        about: "the folder of your work on the chapters, as --work (default: work, in the current folder)",
+    },
+    Variable {
         name: "LABCTL_ENGINE_DIR",
         about: "where the engine that labctl manages keeps its data (default: /var/lib/labctl/engine)",
     },

@@ -1,5 +1,27 @@
-//! Chapters: what they are, where they are, and how one is judged.
+//! Chapters: what they are, where they are, how one is worked on and how it is judged.
+//!
+//! | module | what it owns |
+//! |---|---|
+//! | [`catalogue`], [`chapter`], [`setup`] | `chapter.yaml` and the folder around it, read strictly |
+//! | [`workspace`], [`progress`], [`python`] | the learner's files, what was done, the packages they need |
+//! | [`stage`], [`subject`] | what the chapter's programs and checks may use; the learner's server |
+//! | [`act`] | start, solve, reset |
+//! | [`verify`], [`watch`], [`last`] | judging, judging again, what the last judgement saw |
+//! | [`explain`], [`hint`] | what is asked, and help |
+//! | [`selftest`] | proving that a chapter's checks can fail |
 
+pub mod act;
 pub mod catalogue;
 pub mod chapter;
+pub mod explain;
+pub mod hint;
+pub mod last;
+pub mod progress;
+pub mod python;
+pub mod selftest;
+pub mod setup;
+pub mod stage;
+pub mod subject;
 pub mod verify;
+pub mod watch;
+pub mod workspace;

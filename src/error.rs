@@ -170,6 +170,8 @@ codes! {
     NeedsYes = "LAB-USE-004", Usage, "a question needs an answer";
     /// The dashboard refuses what it was asked.
     DashboardRefused = "LAB-USE-005", Usage, "the dashboard refuses the request";
+    /// The chapter was never started.
+    NotStarted = "LAB-USE-006", Usage, "the chapter was never started";
     /// A spec file cannot be read.
     SpecUnreadable = "LAB-SPEC-001", Usage, "a spec file cannot be read";
     /// A spec file is not what it must be.

@@ -8,6 +8,7 @@ pub mod human;
 pub mod json;
 pub mod junit;
 pub mod progress;
+pub mod tap;
 
 use std::sync::{Arc, Mutex, PoisonError};
 

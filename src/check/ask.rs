@@ -2,6 +2,9 @@
 //!
 //! A new kind is a struct here, a variant of [`Ask`], a key of the spec and a probe; the compiler names the places.
 
+mod file;
+mod stream;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::time::Duration;
@@ -9,7 +12,10 @@ use std::time::Duration;
 use serde::de::{self, Deserialize, Deserializer, Visitor};
 use serde_json::Value;
 
+pub use self::file::{File, FileExpect};
+pub use self::stream::{AtFirstLine, LogStream, StreamExpect};
 use super::matcher::{Fields, Matcher, Path};
+use super::spec::Span;
 
 /// What a check asks of the world.
 #[derive(Debug, Clone)]
@@ -20,6 +26,10 @@ pub enum Ask {
     Http(Http),
     /// What a program does.
     Exec(Exec),
+    /// A file of the learner's.
+    File(File),
+    /// Lines that come while something happens.
+    LogStream(LogStream),
 }
 
 /// How many of the candidates must be as expected. There must be at least one in any case.
@@ -225,8 +235,22 @@ pub struct Exec {
     pub run: Vec<String>,
     /// What the program reads.
     pub stdin: Option<String>,
+    /// The folder that it runs in; labctl's own without it.
+    pub dir: Option<String>,
+    /// Environment variables that it gets besides labctl's own.
+    #[serde(default)]
+    pub env: BTreeMap<String, String>,
+    /// How long one run may take; 25 s without it.
+    pub within: Option<Span>,
     /// What is expected.
     pub expect: ExecExpect,
+}
+
+impl Exec {
+    /// Returns how long one run may take.
+    pub fn within(&self) -> Duration {
+        self.within.map_or(Duration::from_secs(25), |span| span.0)
+    }
 }
 
 /// What is expected of a program.
@@ -354,6 +378,14 @@ impl Ask {
                 }
                 "a program that ran".clone_into(&mut expect.subject);
             }
+            Self::File(file) => {
+                expect.fields = file.fields();
+                expect.subject = format!("the file {}", file.path);
+            }
+            Self::LogStream(stream) => {
+                expect.fields = stream.fields();
+                "an answer".clone_into(&mut expect.subject);
+            }
         }
         expect
     }
@@ -385,6 +417,15 @@ impl Ask {
                 }
             }
             Self::Exec(exec) => exec.run.join(" "),
+            Self::File(file) => format!("the file {}", file.path),
+            Self::LogStream(stream) => {
+                let headers: String = stream
+                    .headers
+                    .iter()
+                    .map(|(name, value)| format!(" -H '{name}: {value}'"))
+                    .collect();
+                format!("curl -N{headers} {}", stream.get)
+            }
         }
     }
 
@@ -393,11 +434,7 @@ impl Ask {
     pub fn map_text(&self, f: &dyn Fn(&str) -> String) -> Self {
         let optional = |text: &Option<String>| text.as_deref().map(f);
         let matcher = |m: &Option<Matcher>| m.as_ref().map(|m| m.map_text(f));
-        let fields = |fields: &Option<Fields>| {
-            fields
-                .as_ref()
-                .map(|fields| Fields(fields.0.iter().map(|(path, m)| (path.clone(), m.map_text(f))).collect()))
-        };
+        let fields = |fields: &Option<Fields>| fields.as_ref().map(|fields| fields.map_text(f));
         match self {
             Self::K8s(k8s) => Self::K8s(K8s {
                 namespace: optional(&k8s.namespace),
@@ -456,7 +493,12 @@ impl Ask {
                     output: matcher(&exec.expect.output),
                     json: fields(&exec.expect.json),
                 },
+                dir: optional(&exec.dir),
+                env: exec.env.iter().map(|(name, value)| (name.clone(), f(value))).collect(),
+                within: exec.within,
             }),
+            Self::File(file) => Self::File(file.map_text(f)),
+            Self::LogStream(stream) => Self::LogStream(stream.map_text(f)),
         }
     }
 
@@ -473,8 +515,9 @@ impl Ask {
     /// Returns how long one look may take.
     pub fn look_limit(&self) -> Duration {
         match self {
-            Self::K8s(_) | Self::Http(_) => Duration::from_secs(10),
-            Self::Exec(_) => Duration::from_secs(30),
+            Self::K8s(_) | Self::Http(_) | Self::File(_) => Duration::from_secs(10),
+            Self::Exec(exec) => exec.within() + Duration::from_secs(5),
+            Self::LogStream(stream) => stream.read_for() + Duration::from_secs(10),
         }
     }
 }

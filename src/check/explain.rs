@@ -10,7 +10,6 @@
 //!   next      what to read, what to run
 //! ```
 
-use super::ask::Expect;
 use super::judge::{self, Reason, State};
 use super::probe::NoCluster;
 use super::schedule::Judged;
@@ -60,7 +59,7 @@ pub fn lines(check: &Check, judged: &Judged, around: &Around<'_>) -> Vec<String>
     line("at", &finding.at);
     line("expected", &finding.expected);
     line("actual", &finding.actual);
-    if let Some(text) = history(&check.ask.expect(), judged) {
+    if let Some(text) = history(judged) {
         line("history", &text);
     }
     if let Some(cause) = cause {
@@ -77,10 +76,10 @@ pub fn lines(check: &Check, judged: &Judged, around: &Around<'_>) -> Vec<String>
 }
 
 /// Returns how what was seen changed: `+0.0s connection refused · +3.1s 503`.
-fn history(expect: &Expect, judged: &Judged) -> Option<String> {
+fn history(judged: &Judged) -> Option<String> {
     let mut changes: Vec<(u64, String)> = Vec::new();
     for sample in &judged.history.0 {
-        let text = match judge::look(expect, &sample.evidence) {
+        let text = match judge::look(&judged.expect, &sample.evidence) {
             State::Met => "as asked".to_owned(),
             State::Unmet(finding) => cut(&finding.actual, 60),
             State::Blind(why) => format!("could not look: {}", cut(&why, 40)),

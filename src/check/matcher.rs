@@ -448,6 +448,14 @@ impl<'de> Deserialize<'de> for Path {
 #[derive(Debug, Clone)]
 pub struct Fields(pub Vec<(Path, Matcher)>);
 
+impl Fields {
+    /// Returns a copy in which `f` was applied to every text that is asked for.
+    #[must_use]
+    pub fn map_text(&self, f: &dyn Fn(&str) -> String) -> Self {
+        Self(self.0.iter().map(|(path, m)| (path.clone(), m.map_text(f))).collect())
+    }
+}
+
 impl<'de> Deserialize<'de> for Fields {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         struct FieldsVisitor;

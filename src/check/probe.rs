@@ -3,11 +3,14 @@
 //! A probe has no opinion. What it cannot see is evidence too, never an error.
 
 pub mod exec;
+pub mod file;
 pub mod http;
 pub mod k8s;
+pub mod stream;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
 
 use async_trait::async_trait;
 
@@ -22,6 +25,8 @@ pub type Tools<'a> = dyn Fn(&str) -> anyhow::Result<PathBuf> + Send + Sync + 'a;
 pub struct Context<'a> {
     /// Values of the placeholders; see [`super::spec::PLACEHOLDERS`].
     pub facts: BTreeMap<String, String>,
+    /// What checks of this run saved for others.
+    pub saved: Mutex<BTreeMap<String, String>>,
     /// The lab's kubeconfig, which programs get as `KUBECONFIG`.
     pub kubeconfig: &'a Path,
     /// Finds `kubectl`, `helm` and `kind`.
@@ -67,6 +72,8 @@ impl Probe for Ask {
             Self::K8s(k8s) => k8s.observe(context).await,
             Self::Http(http) => http.observe(context).await,
             Self::Exec(exec) => exec.observe(context).await,
+            Self::File(file) => file.observe(context).await,
+            Self::LogStream(stream) => stream.observe(context).await,
         }
     }
 }
@@ -77,10 +84,29 @@ impl Context<'_> {
     /// # Errors
     /// The text says which placeholder has no value in this lab.
     pub fn fill(&self, ask: &Ask) -> Result<Ask, String> {
-        if let Some(name) = ask.placeholders().iter().find(|name| !self.facts.contains_key(*name)) {
+        let values = self.values();
+        if let Some(name) = ask.placeholders().iter().find(|name| !values.contains_key(*name)) {
             return Err(format!("this lab has no value for `{{{{{name}}}}}`"));
         }
-        Ok(ask.map_text(&|text| ask::fill(text, &self.facts)))
+        Ok(ask.map_text(&|text| ask::fill(text, &values)))
+    }
+
+    /// Fills the placeholders that have a value, for what is shown.
+    pub fn fill_known(&self, ask: &Ask) -> Ask {
+        let values = self.values();
+        ask.map_text(&|text| ask::fill(text, &values))
+    }
+
+    /// Keeps a value for the checks that need the one that saw it.
+    pub fn save(&self, name: &str, value: String) {
+        let mut saved = self.saved.lock().unwrap_or_else(PoisonError::into_inner);
+        saved.insert(name.to_owned(), value);
+    }
+
+    fn values(&self) -> BTreeMap<String, String> {
+        let mut all = self.facts.clone();
+        all.extend(self.saved.lock().unwrap_or_else(PoisonError::into_inner).clone());
+        all
     }
 }
 

@@ -28,6 +28,7 @@ fn context(facts: &[(&str, &str)], cluster: Option<kube::Client>) -> Context<'st
             .iter()
             .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
             .collect(),
+        saved: std::sync::Mutex::default(),
         kubeconfig: Path::new("/the/labs/kubeconfig"),
         tools: &|name| match name {
             "kubectl" => Ok("/bin/echo".into()),

@@ -7,7 +7,7 @@ use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 use tokio::sync::{RwLock, Semaphore, watch};
 
-use super::ask::Ask;
+use super::ask::{Ask, Expect};
 use super::evidence::{Evidence, History};
 use super::judge::{self, Judgement, Next, Reason, Verdict};
 use super::probe::{Context, Probe};
@@ -29,6 +29,8 @@ pub struct Judged {
     pub id: String,
     /// What was asked, as a person would ask it.
     pub asked: String,
+    /// What was expected, with its placeholders filled.
+    pub expect: Expect,
     /// The verdict and its reason.
     pub judgement: Judgement,
     /// All that was seen.
@@ -76,6 +78,9 @@ pub async fn run_with(
             let (slots, lock, told) = (slots.clone(), lock.clone(), &channels[i].0);
             async move {
                 let judged = one(check, needs, context, probe_of, &slots, &lock).await;
+                if judged.verdict() == Verdict::Pass {
+                    save(check, &judged, context);
+                }
                 // Nobody may need this check; then nobody listens.
                 _ = told.send(Some(judged.verdict()));
                 (i, judged)
@@ -106,22 +111,17 @@ async fn one(
     let end = |asked: String, verdict, reason| Judged {
         id: check.id.clone(),
         asked,
+        expect: context.fill_known(&check.ask).expect(),
         judgement: Judgement { verdict, reason },
         history: History::default(),
         elapsed: start.elapsed(),
     };
-    let (ask, asked) = match context.fill(&check.ask) {
-        Ok(ask) => {
-            let asked = ask.asked();
-            (Ok(ask), asked)
-        }
-        Err(why) => (Err(why), check.ask.asked()),
-    };
+    let as_far = || context.fill_known(&check.ask).asked();
     // Without a cluster nothing that stands on it can be told; that is said of every check, not only of the first.
     if check.cluster
         && let Err(none) = &context.cluster
     {
-        return end(asked, Verdict::Error, Reason::Blind { why: none.why.clone() });
+        return end(as_far(), Verdict::Error, Reason::Blind { why: none.why.clone() });
     }
     for (id, mut verdict) in needs {
         let verdict = match verdict.wait_for(Option::is_some).await {
@@ -135,12 +135,14 @@ async fn one(
             Verdict::Skip => "was skipped",
         };
         let because = format!("`{id}` {came_to}");
-        return end(asked, Verdict::Skip, Reason::Skipped { because });
+        return end(as_far(), Verdict::Skip, Reason::Skipped { because });
     }
-    let ask = match ask {
+    // Only now: what the needed checks saved is part of the question.
+    let ask = match context.fill(&check.ask) {
         Ok(ask) => ask,
-        Err(why) => return end(asked, Verdict::Error, Reason::Blind { why }),
+        Err(why) => return end(as_far(), Verdict::Error, Reason::Blind { why }),
     };
+    let asked = ask.asked();
     let (_shared, _alone) = if check.locked {
         (None, Some(lock.write().await))
     } else {
@@ -151,6 +153,24 @@ async fn one(
         return end(asked, Verdict::Error, Reason::Blind { why });
     };
     watch_until_decided(check, &ask, asked, probe_of, context).await
+}
+
+/// Keeps what later checks ask for: a value of what was seen last. One that is not there is not kept, and who needs it
+/// says so.
+fn save(check: &Check, judged: &Judged, context: &Context<'_>) {
+    let Some(Evidence::Seen(seen)) = judged.history.0.last().map(|sample| &sample.evidence) else {
+        return;
+    };
+    for (name, path) in &check.save {
+        let found = seen.candidates.iter().find_map(|candidate| {
+            let found = path.find(&candidate.value);
+            found.first().map(|(_, value)| (*value).clone())
+        });
+        if let Some(value) = found {
+            let text = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+            context.save(name, text);
+        }
+    }
 }
 
 async fn watch_until_decided(
@@ -179,6 +199,7 @@ async fn watch_until_decided(
             return Judged {
                 id: check.id.clone(),
                 asked,
+                expect,
                 judgement,
                 history,
                 elapsed: start.elapsed(),

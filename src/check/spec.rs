@@ -3,7 +3,7 @@
 //! A key that is misspelt, given twice or left empty is an error with its place, never a check that asks less than its
 //! author meant. The kind of a check is its key (`k8s:`, `http:`, `exec:`), and so is its time operator.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::path::Path as FilePath;
 use std::time::Duration;
@@ -12,20 +12,35 @@ use serde::Deserialize;
 use serde::de::{DeserializeOwned, Deserializer};
 use serde_saphyr::Spanned;
 
-use super::ask::{Ask, Exec, Http, K8s};
-use super::matcher::{Fields, Matcher};
+use super::ask::{Ask, Exec, File, Http, K8s, LogStream};
+use super::matcher::{Fields, Matcher, Path};
 use crate::error::{Code, Diagnosis};
 
 /// The placeholders that a spec may use, with what they stand for.
 pub const PLACEHOLDERS: &[(&str, &str)] = &[
     ("chart", "the folder of the course's chart job-dashboard"),
+    (
+        "free_port",
+        "a port of this machine that nobody uses, for a program that the check starts",
+    ),
     ("http_url", "the dashboard's HTTP URL without a slash at its end"),
     ("kubeconfig", "the path of the lab's kubeconfig"),
     ("kubernetes", "the pinned version of Kubernetes, such as 1.37.2"),
     ("kubernetes_minor", "its first two numbers, such as 1.37"),
+    ("labctl", "the path of this program"),
     ("namespace", "the dashboard's namespace"),
+    (
+        "python",
+        "the Python of the learner's workspace, with the packages of the chapter",
+    ),
     ("run_id", "a name that no other run uses"),
+    ("solutions", "the folder with the reference solutions of all chapters"),
+    ("url", "the URL of the learner's own server without a slash at its end"),
+    ("workspace", "the folder of the learner's files of this chapter"),
 ];
+
+/// How many hints a check has, if it has any: a nudge, a pointer, the answer.
+const HINTS: usize = 3;
 
 /// One check, as the rest of the engine sees it.
 #[derive(Debug, Clone)]
@@ -48,6 +63,10 @@ pub struct Check {
     pub because: Vec<Rule>,
     /// What to read after a failure.
     pub read: Option<String>,
+    /// Help for one who is stuck, from a nudge to the answer.
+    pub hints: Vec<String>,
+    /// Values of what was seen that later checks may use as placeholders, by name.
+    pub save: Vec<(String, Path)>,
     /// Where the check is.
     pub place: Place,
 }
@@ -223,6 +242,10 @@ pub struct RawCheck {
     k8s: Option<K8s>,
     http: Option<Http>,
     exec: Option<Exec>,
+    file: Option<File>,
+    logstream: Option<LogStream>,
+    #[serde(default)]
+    save: BTreeMap<String, Path>,
     once: Option<Once>,
     eventually: Option<Eventually>,
     always: Option<Always>,
@@ -232,6 +255,8 @@ pub struct RawCheck {
     #[serde(default)]
     because: Vec<Rule>,
     read: Option<String>,
+    #[serde(default)]
+    hints: Vec<String>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -268,7 +293,7 @@ struct Never {
 }
 
 /// A length of time, written `500ms`, `90s`, `2m`, `1m30s`.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Span(pub Duration);
 
 impl<'de> Deserialize<'de> for Span {
@@ -318,6 +343,9 @@ pub fn checks(raw: Vec<RawCheck>) -> Result<Vec<Check>, SpecError> {
             let text = format!("`{}` needs itself: {circle}", check.id);
             return Err(SpecError::new(check.place, text));
         }
+        if let Err(text) = placeholders_are_known(check, &out) {
+            return Err(SpecError::new(check.place, format!("check `{}`: {text}", check.id)));
+        }
     }
     Ok(out)
 }
@@ -346,9 +374,11 @@ fn one(raw: RawCheck, ids: &[String]) -> Result<Check, SpecError> {
     asks.extend(raw.k8s.map(Ask::K8s));
     asks.extend(raw.http.map(Ask::Http));
     asks.extend(raw.exec.map(Ask::Exec));
+    asks.extend(raw.file.map(Ask::File));
+    asks.extend(raw.logstream.map(Ask::LogStream));
     if asks.len() != 1 {
         return wrong(format!(
-            "give exactly one of `k8s`, `http`, `exec`; there are {}",
+            "give exactly one of `k8s`, `http`, `exec`, `file`, `logstream`; there are {}",
             asks.len()
         ));
     }
@@ -398,15 +428,15 @@ fn one(raw: RawCheck, ids: &[String]) -> Result<Check, SpecError> {
             return wrong("`when: {}` fits everything; give it `fields` or `candidates`".into());
         }
     }
-    for name in ask.placeholders() {
-        let all = PLACEHOLDERS.iter().map(|(name, _)| *name);
-        if !all.clone().any(|known| known == name) {
-            let meant = match closest(&name, all.clone()) {
-                Some(meant) => format!("did you mean `{{{{{meant}}}}}`?"),
-                None => format!("known are {}", names(all)),
-            };
-            return wrong(format!("unknown placeholder `{{{{{name}}}}}`; {meant}"));
-        }
+    if !raw.hints.is_empty() && raw.hints.len() != HINTS {
+        return wrong(format!(
+            "give {HINTS} hints, from a nudge to the answer; there are {}",
+            raw.hints.len()
+        ));
+    }
+    let known: Vec<_> = PLACEHOLDERS.iter().map(|(name, _)| *name).collect();
+    if let Some(name) = raw.save.keys().find(|name| known.contains(&name.as_str())) {
+        return wrong(format!("`save` cannot give `{name}` another value"));
     }
     Ok(Check {
         id,
@@ -418,8 +448,40 @@ fn one(raw: RawCheck, ids: &[String]) -> Result<Check, SpecError> {
         abort_if: raw.abort_if,
         because: raw.because,
         read: raw.read,
+        hints: raw.hints,
+        save: raw.save.into_iter().collect(),
         place,
     })
+}
+
+/// Checks that every placeholder has a value: labctl's own, or one that a needed check saves.
+fn placeholders_are_known(check: &Check, all: &[Check]) -> Result<(), String> {
+    let needed = super::schedule::with_needs(all, &check.needs);
+    let saved = needed
+        .iter()
+        .flat_map(|check| &check.save)
+        .map(|(name, _)| name.as_str());
+    let known: Vec<&str> = PLACEHOLDERS.iter().map(|(name, _)| *name).chain(saved).collect();
+    for name in check.ask.placeholders() {
+        if known.contains(&name.as_str()) {
+            continue;
+        }
+        if let Some(saver) = all
+            .iter()
+            .find(|other| other.save.iter().any(|(saved, _)| *saved == name))
+        {
+            return Err(format!(
+                "`{{{{{name}}}}}` is saved by `{}`, which is not in `needs`",
+                saver.id
+            ));
+        }
+        let meant = match closest(&name, known.iter().copied()) {
+            Some(meant) => format!("did you mean `{{{{{meant}}}}}`?"),
+            None => format!("known are {}", names(known.iter().copied())),
+        };
+        return Err(format!("unknown placeholder `{{{{{name}}}}}`; {meant}"));
+    }
+    Ok(())
 }
 
 fn asks_something(ask: &Ask, needs: &[String]) -> Result<(), String> {
@@ -489,6 +551,13 @@ fn asks_something(ask: &Ask, needs: &[String]) -> Result<(), String> {
                 return Err("`expect` asks nothing; give it `exit`, `stdout`, `stderr`, `output` or `json`".into());
             }
         }
+        Ask::File(file) => {
+            if let Some(text) = file.asks_nothing() {
+                return Err(text);
+            }
+        }
+        // Its status is always asked.
+        Ask::LogStream(_) => {}
     }
     Ok(())
 }

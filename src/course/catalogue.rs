@@ -7,6 +7,7 @@ use anyhow::{Context, Result};
 use super::chapter::Chapter;
 use crate::assets;
 use crate::check::spec::closest;
+use crate::drive::files;
 use crate::error::{Code, Diagnose, Diagnosis};
 
 const FILE: &str = "chapter.yaml";
@@ -20,6 +21,8 @@ pub struct Entry {
     pub slug: String,
     file: PathBuf,
     text: String,
+    /// The folder on disk; none for a chapter of the binary.
+    dir: Option<PathBuf>,
 }
 
 impl Entry {
@@ -40,6 +43,49 @@ impl Entry {
         }
         Ok(chapter)
     }
+
+    /// Returns the files below a part of the chapter's folder, such as `start` or `faults/no-probe`, with their paths
+    /// from there; nothing where there is no such part.
+    ///
+    /// # Errors
+    /// [`Code::SpecUnreadable`].
+    pub fn files(&self, part: &str) -> Result<Vec<(PathBuf, Vec<u8>)>> {
+        let Some(dir) = &self.dir else {
+            let found = assets::files(&format!("labs/{}/{part}", self.slug));
+            return Ok(found.into_iter().map(|(path, bytes)| (path, bytes.to_vec())).collect());
+        };
+        let top = dir.join(part);
+        let unreadable = || {
+            let text = format!("the files in `{}` cannot be read", top.display());
+            Diagnosis::new(Code::SpecUnreadable, text)
+        };
+        if !top.exists() {
+            return Ok(Vec::new());
+        }
+        let mut out = Vec::new();
+        for path in files::walk(&top)? {
+            let bytes = std::fs::read(&path).diagnose(unreadable)?;
+            out.push((path.strip_prefix(&top).unwrap_or(&path).to_owned(), bytes));
+        }
+        out.sort();
+        Ok(out)
+    }
+
+    /// Returns the text of one file of the chapter's folder; nothing where it is not there.
+    ///
+    /// # Errors
+    /// [`Code::SpecUnreadable`]: it is there and cannot be read.
+    pub fn text(&self, name: &str) -> Result<Option<String>> {
+        let Some(dir) = &self.dir else {
+            return Ok(assets::text(&format!("labs/{}/{name}", self.slug)).map(str::to_owned));
+        };
+        let path = dir.join(name);
+        match std::fs::read_to_string(&path) {
+            Ok(text) => Ok(Some(text)),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(files::explain(error, "read", &path)),
+        }
+    }
 }
 
 /// The chapters there are, in order.
@@ -51,7 +97,7 @@ impl Catalogue {
     pub fn embedded() -> Self {
         let files = assets::files("labs").into_iter().filter_map(|(path, bytes)| {
             let text = String::from_utf8_lossy(bytes).into_owned();
-            Some((slug(&path)?, Path::new("labs").join(&path), text))
+            Some((slug(&path)?, Path::new("labs").join(&path), text, None))
         });
         Self::new(files)
     }
@@ -77,20 +123,22 @@ impl Catalogue {
                 let text = std::fs::read_to_string(&file)
                     .with_context(|| format!("read `{}`", file.display()))
                     .diagnose(unreadable)?;
-                files.push((slug, file, text));
+                let dir = file.parent().map(Path::to_owned);
+                files.push((slug, file, text, dir));
             }
         }
         Ok(Self::new(files))
     }
 
-    fn new(files: impl IntoIterator<Item = (String, PathBuf, String)>) -> Self {
+    fn new(files: impl IntoIterator<Item = (String, PathBuf, String, Option<PathBuf>)>) -> Self {
         let mut entries: Vec<_> = files
             .into_iter()
-            .map(|(slug, file, text)| Entry {
+            .map(|(slug, file, text, dir)| Entry {
                 id: slug[..2].to_owned(),
                 slug,
                 file,
                 text,
+                dir,
             })
             .collect();
         entries.sort_by(|a, b| a.slug.cmp(&b.slug));

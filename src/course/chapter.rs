@@ -6,6 +6,7 @@ use std::time::Duration;
 use serde::Deserialize;
 use serde_saphyr::Spanned;
 
+use super::setup::{Serve, Setup};
 use crate::check::spec::{self, Check, Place, RawCheck, Span, SpecError};
 use crate::error::Diagnosis;
 
@@ -22,6 +23,14 @@ pub struct Chapter {
     pub needs: Vec<String>,
     /// How long its checks may take together when all is well.
     pub budget: Duration,
+    /// Whether it begins with the lab up; without it the learner makes the lab, or needs none.
+    pub lab: bool,
+    /// The file of `start/` that lists the Python packages that it needs.
+    pub python: Option<String>,
+    /// The learner's server that its checks talk to as `{{url}}`.
+    pub serve: Option<Serve>,
+    /// What brings the world to its beginning, to its solution, and back.
+    pub setup: Setup,
     /// What must be so when it is done.
     pub criteria: Vec<Criterion>,
     /// The checks that judge this.
@@ -50,8 +59,17 @@ struct Raw {
     #[serde(default)]
     needs: Vec<String>,
     budget: Span,
+    #[serde(default = "yes")]
+    lab: bool,
+    python: Option<String>,
+    serve: Option<Serve>,
+    setup: Option<Spanned<Setup>>,
     criteria: Spanned<Vec<RawCriterion>>,
     checks: Vec<RawCheck>,
+}
+
+fn yes() -> bool {
+    true
 }
 
 #[derive(Deserialize)]
@@ -122,12 +140,26 @@ fn read(text: &str, file: &Path) -> Result<Chapter, SpecError> {
         );
         return Err(SpecError::new(check.place, text));
     }
+    if let Some(setup) = &raw.setup
+        && let Some(text) = setup.value.fault()
+    {
+        return Err(SpecError::new(Place::of(setup), text));
+    }
+    let uses_url = |check: &&Check| check.ask.placeholders().contains("url");
+    if let (None, Some(check)) = (&raw.serve, checks.iter().find(uses_url)) {
+        let text = format!("check `{}`: `{{{{url}}}}` needs the chapter's `serve`", check.id);
+        return Err(SpecError::new(check.place, text));
+    }
     Ok(Chapter {
         id: raw.id.value,
         title: raw.title,
         works_after: raw.works_after,
         needs: raw.needs,
         budget: raw.budget.0,
+        lab: raw.lab,
+        python: raw.python,
+        serve: raw.serve,
+        setup: raw.setup.map(|setup| setup.value).unwrap_or_default(),
         criteria,
         checks,
         file: file.to_owned(),

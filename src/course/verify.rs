@@ -1,59 +1,114 @@
 //! Judges a chapter: builds what the checks may use, runs them, and says what they came to.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
-use std::time::{Instant, SystemTime, UNIX_EPOCH};
+use std::time::Instant;
 
 use anyhow::{Context as _, Result};
 
-use super::chapter::Chapter;
-use crate::assets;
-use crate::check::ask::Ask;
+use super::catalogue::Entry;
+use super::chapter::{Chapter, Criterion};
+use super::last;
+use super::progress::{Happened, Progress};
+use super::setup::Serve;
+use super::stage::{Stage, Wants};
+use super::subject::Subject;
+use super::workspace::Workspace;
 use crate::check::explain::{self, Around};
 use crate::check::judge::{Reason, Verdict};
 use crate::check::probe::{Context, NoCluster, http};
 use crate::check::schedule::{self, Judged};
 use crate::check::spec::{Check, closest, names};
 use crate::error::{Code, Diagnosis, Exit};
-use crate::lab::record::{Origin, Record};
-use crate::lab::tools::{self, Tool};
-use crate::lab::versions;
 use crate::report::Event;
 use crate::report::json::millis;
 use crate::report::junit::{Case, Outcome, Suite};
 use crate::world::World;
 
-/// The namespace and the release of the dashboard.
-const DASHBOARD: &str = "job-dashboard";
-/// The chart's folder.
-const CHART: &str = "charts/job-dashboard";
+/// What is said of a judgement.
+#[derive(Default, Clone, Copy)]
+pub enum Say<'a> {
+    /// Every check, and the sum.
+    #[default]
+    All,
+    /// Only what came to something else than before, and the sum if there is any such check.
+    Changes(&'a BTreeMap<String, Verdict>),
+    /// Nothing; nothing is remembered either.
+    Nothing,
+}
+
+impl Say<'_> {
+    fn says(self, judged: &Judged) -> bool {
+        match self {
+            Self::All => true,
+            Self::Changes(before) => before.get(&judged.id) != Some(&judged.verdict()),
+            Self::Nothing => false,
+        }
+    }
+}
+
+/// How a chapter is to be judged.
+#[derive(Default, Clone, Copy)]
+pub struct Options<'a> {
+    /// Only these checks, with what they need; all of them where it is empty.
+    pub only: &'a [String],
+    /// The learner's own server; labctl starts that of the workspace where there is none.
+    pub url: Option<&'a str>,
+    /// The learner's folder.
+    pub workspace: Option<&'a Workspace>,
+    /// What is said of it.
+    pub say: Say<'a>,
+    /// Changes each check before it is judged, as selftest does for its faults.
+    pub change: Option<&'a (dyn Fn(&mut Check) + Sync)>,
+    /// The server that is run instead of the chapter's.
+    pub serve: Option<&'a Serve>,
+}
 
 /// Judges a chapter, or only some of its checks with what they need, and emits what they came to.
 ///
 /// # Errors
-/// A check that is asked for does not exist, or the HTTP client cannot be set up. A cluster that does not answer is no
-/// error of this function but of every check that stands on it.
-pub async fn run(world: &World, chapter: &Chapter, only: &[String]) -> Result<Vec<Judged>> {
+/// A check that is asked for does not exist, the chapter was not started, or the HTTP client cannot be set up. A cluster
+/// that does not answer is no error of this function but of every check that stands on it.
+pub async fn run(world: &World, entry: &Entry, chapter: &Chapter, options: Options<'_>) -> Result<Vec<Judged>> {
     let start = Instant::now();
-    let checks = select(chapter, only)?;
+    let mut checks = select(chapter, options.only)?;
+    if let Some(change) = options.change {
+        checks.iter_mut().for_each(change);
+    }
     let kubeconfig = world.settings().kubeconfig();
     let cluster = match world.cluster().await {
         Ok(cluster) => Ok(cluster.client()),
         Err(error) => Err(NoCluster::from_error(&error)),
     };
-    let tried: Vec<&Check> = checks
-        .iter()
-        .filter(|check| cluster.is_ok() || !check.cluster)
-        .collect();
-    let tools = find_tools(world, &tried).await;
+    let tried = checks.iter().filter(|check| cluster.is_ok() || !check.cluster);
+    let mut wants = Wants::default().checks(tried.clone());
+    let serve = options
+        .serve
+        .or(chapter.serve.as_ref())
+        .filter(|_| wants.has("url") && options.url.is_none());
+    if let Some(serve) = serve {
+        wants = wants.program(&serve.run);
+    }
+    if (serve.is_some() || wants.has("workspace"))
+        && let Some(workspace) = options.workspace
+        && !workspace.exists()
+    {
+        return Err(workspace.not_started(&chapter.id).error());
+    }
+    let mut stage = Stage::new(world, options.workspace, entry, chapter, &wants).await?;
+    let mut subject = None;
+    if let Some(url) = options.url {
+        stage.fact("url", url.trim_end_matches('/'));
+    } else if let Some(serve) = serve {
+        let output = world.settings().log_dir().join(format!("server-{}.log", chapter.id));
+        let started = Subject::start(serve, stage.command(&serve.run)?, &output).await?;
+        stage.fact("url", started.url());
+        subject = Some(started);
+    }
     let none = cluster.as_ref().err().cloned();
-    let find = |name: &str| match tools.get(name) {
-        Some(Ok(path)) => Ok(path.clone()),
-        Some(Err(why)) => Err(anyhow::anyhow!(why.clone())),
-        None => Err(anyhow::anyhow!("labctl did not look for it")),
-    };
+    let find = |name: &str| stage.tool(name);
     let context = Context {
-        facts: facts(world, &checks)?,
+        facts: stage.facts().clone(),
+        saved: std::sync::Mutex::default(),
         kubeconfig: &kubeconfig,
         tools: &find,
         exec: world.exec(),
@@ -66,32 +121,99 @@ pub async fn run(world: &World, chapter: &Chapter, only: &[String]) -> Result<Ve
     };
     let mut said = false;
     let mut on_judged = |judged: &Judged| {
-        if let Some(check) = checks.iter().find(|check| check.id == judged.id) {
-            let mut lines = explain::lines(check, judged, &around);
-            // That there is no cluster is said in full once.
-            if let (Some(none), Reason::Blind { why }) = (around.no_cluster, &judged.judgement.reason)
-                && *why == none.why
-            {
-                if said {
-                    lines.retain(|line| line.starts_with("could not"));
-                }
-                said = true;
+        let Some(check) = checks.iter().find(|check| check.id == judged.id) else {
+            return;
+        };
+        let mut lines = explain::lines(check, judged, &around);
+        // That there is no cluster is said in full once.
+        if let (Some(none), Reason::Blind { why }) = (around.no_cluster, &judged.judgement.reason)
+            && *why == none.why
+        {
+            if said {
+                lines.retain(|line| line.starts_with("could not"));
             }
+            said = true;
+        }
+        if let (Verdict::Fail, Some(subject)) = (judged.verdict(), &mut subject)
+            && check.ask.placeholders().contains("url")
+        {
+            about_server(&mut lines, subject);
+        }
+        if options.say.says(judged) {
             world.reporter().emit(event(chapter, check, judged, lines));
         }
     };
     let judged = schedule::run(&checks, &context, &mut on_judged).await;
+    if let Some(subject) = subject {
+        subject.stop().await;
+    }
+    if !matches!(options.say, Say::Nothing) {
+        remember(world, chapter, options.workspace, &judged)?;
+    }
+    if judged.iter().any(|judged| options.say.says(judged)) {
+        world.reporter().emit(judged_event(chapter, &judged, start.elapsed()));
+    }
+    Ok(judged)
+}
+
+/// Returns whether a judgement would need the learner's folder.
+pub fn needs_workspace(chapter: &Chapter, options: Options<'_>) -> bool {
+    let wants = Wants::default().checks(&chapter.checks);
+    wants.has("workspace") || (wants.has("url") && options.url.is_none())
+}
+
+/// Adds what the learner's server says for itself, before the line that says what to do next.
+fn about_server(lines: &mut Vec<String>, subject: &mut Subject) {
+    let trouble = subject.trouble.clone().or_else(|| {
+        let how = subject.ended()?;
+        Some(format!("your server ended while it was judged ({how})"))
+    });
+    let Some(trouble) = trouble else { return };
+    let said = subject.last_lines(2);
+    let at = lines.len().saturating_sub(1);
+    let mut more = vec![format!("{:<9} {trouble}", "server")];
+    more.extend(said.into_iter().map(|line| format!("{:<9} {line}", "")));
+    lines.splice(at..at, more);
+}
+
+/// Writes down what was seen, and which criteria are met for the first time.
+fn remember(world: &World, chapter: &Chapter, workspace: Option<&Workspace>, judged: &[Judged]) -> Result<()> {
+    last::write(world.settings(), chapter, judged)?;
+    let Some(workspace) = workspace.filter(|workspace| workspace.root().is_dir()) else {
+        return Ok(());
+    };
+    let mut progress = Progress::read(workspace.root())?;
+    for criterion in met(chapter, judged) {
+        progress.add(&chapter.id, Happened::Met(criterion.id.clone()))?;
+    }
+    Ok(())
+}
+
+/// Returns the criteria all of whose checks were judged and passed.
+pub fn met<'c>(chapter: &'c Chapter, judged: &[Judged]) -> Vec<&'c Criterion> {
+    let passed = |id: &String| {
+        judged
+            .iter()
+            .any(|judged| judged.id == *id && judged.verdict() == Verdict::Pass)
+    };
+    chapter
+        .criteria
+        .iter()
+        .filter(|criterion| criterion.checks.iter().all(passed))
+        .collect()
+}
+
+fn judged_event(chapter: &Chapter, judged: &[Judged], took: std::time::Duration) -> Event {
     let count = |verdict| judged.iter().filter(|judged| judged.verdict() == verdict).count();
-    world.reporter().emit(Event::ChapterJudged {
+    Event::ChapterJudged {
         chapter: chapter.id.clone(),
         title: chapter.title.clone(),
         passed: count(Verdict::Pass),
         failed: count(Verdict::Fail),
         errored: count(Verdict::Error),
         skipped: count(Verdict::Skip),
-        elapsed_ms: millis(start.elapsed()),
-    });
-    Ok(judged)
+        elapsed_ms: millis(took),
+    }
 }
 
 /// Returns the verdicts as a report for CI: a suite for each criterion.
@@ -159,62 +281,6 @@ fn select(chapter: &Chapter, only: &[String]) -> Result<Vec<Check>> {
     Ok(schedule::with_needs(&chapter.checks, only))
 }
 
-/// Finds the tools that the checks run, and only those: finding one may mean to download it.
-async fn find_tools(world: &World, checks: &[&Check]) -> BTreeMap<&'static str, Result<PathBuf, String>> {
-    let mut found = BTreeMap::new();
-    for tool in Tool::ALL {
-        let used = checks.iter().any(|check| match &check.ask {
-            Ask::Exec(exec) => exec.run.first().is_some_and(|program| program == tool.name()),
-            Ask::K8s(_) | Ask::Http(_) => false,
-        });
-        if used {
-            let path = tools::find(world, tool).await.map_err(|error| format!("{error:#}"));
-            found.insert(tool.name(), path);
-        }
-    }
-    found
-}
-
-/// Returns the values of the placeholders; one that this lab cannot give is left out.
-fn facts(world: &World, checks: &[Check]) -> Result<BTreeMap<String, String>> {
-    let settings = world.settings();
-    let record = Record::read(settings)?.unwrap_or_default();
-    let kubernetes = &versions::pinned().kubernetes;
-    let mut facts: BTreeMap<String, String> = [
-        ("kubeconfig", settings.kubeconfig().display().to_string()),
-        ("kubernetes", kubernetes.to_string()),
-        ("kubernetes_minor", format!("{}.{}", kubernetes.major, kubernetes.minor)),
-        ("namespace", DASHBOARD.to_owned()),
-        ("run_id", run_id()),
-    ]
-    .into_iter()
-    .map(|(name, value)| (name.to_owned(), value))
-    .collect();
-    // The nodes of a cluster that is not ours publish no port.
-    if record.cluster == Origin::Kind {
-        facts.insert("http_url".to_owned(), format!("http://127.0.0.1:{}", record.ports.http));
-    }
-    let wants_chart = checks.iter().any(|check| check.ask.placeholders().contains("chart"));
-    if wants_chart && assets::folder(CHART).is_some() {
-        let digest = assets::digest(CHART);
-        let dir = settings
-            .dirs
-            .cache()
-            .join("charts")
-            .join(digest.short())
-            .join(DASHBOARD);
-        assets::unpack(CHART, &dir)?;
-        facts.insert("chart".to_owned(), dir.display().to_string());
-    }
-    Ok(facts)
-}
-
-/// Makes a name that no other run on this machine uses, fit for a Kubernetes object.
-fn run_id() -> String {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    format!("run-{:x}-{:x}", since.as_millis(), std::process::id())
-}
-
 fn event(chapter: &Chapter, check: &Check, judged: &Judged, explanation: Vec<String>) -> Event {
     let criterion = chapter.criterion_of(&check.id);
     Event::CheckJudged {
@@ -243,12 +309,18 @@ mod tests {
     use crate::course::catalogue::Catalogue;
     use crate::report::{Recorded, Reporter};
 
+    fn nothing() -> crate::check::ask::Ask {
+        let chapter = Catalogue::embedded().find("01").expect("there").read().expect("valid");
+        chapter.checks[0].ask.clone()
+    }
+
     fn judged(verdicts: &[Verdict]) -> Vec<Judged> {
         verdicts
             .iter()
             .map(|verdict| Judged {
                 id: "a".into(),
                 asked: String::new(),
+                expect: nothing().expect(),
                 judgement: Judgement {
                     verdict: *verdict,
                     reason: Reason::Held,
@@ -282,8 +354,12 @@ mod tests {
         };
         let recorded = Recorded::default();
         let world = World::real(settings, Reporter::new(recorded.clone())).expect("a world");
-        let chapter = Catalogue::embedded().find("02").expect("there").read().expect("valid");
-        let judged = run(&world, &chapter, &[]).await.expect("no error of its own");
+        let catalogue = Catalogue::embedded();
+        let entry = catalogue.find("02").expect("there");
+        let chapter = entry.read().expect("valid");
+        let judged = run(&world, entry, &chapter, Options::default())
+            .await
+            .expect("no error of its own");
         assert_eq!(judged.len(), chapter.checks.len());
         assert!(
             judged.iter().all(|judged| judged.verdict() == Verdict::Error),

@@ -103,6 +103,19 @@ pub enum Event {
         /// How long it took, in milliseconds.
         elapsed_ms: u64,
     },
+    /// A chapter was judged in one of the worlds of its selftest.
+    WorldJudged {
+        /// The chapter's id.
+        chapter: String,
+        /// Which world: `no lab`, `start`, `solution 1`, `alternative x`, `fault x`, `mended`.
+        world: String,
+        /// What is so in it.
+        what: String,
+        /// What is not as it must be; empty where all is well.
+        wrong: Vec<String>,
+        /// How long it took, in milliseconds.
+        elapsed_ms: u64,
+    },
     /// Something of the lab was removed.
     Removed {
         /// What kind of thing it was: `container`, `network`, `volume`, `image`, `directory`, `process`.

@@ -69,6 +69,28 @@ pub fn text(event: &Event, s: Styles, quiet: bool) -> Option<String> {
             _ = write!(out, "{}{:>8}{} {title}: {error}", s.bad, seconds(*elapsed_ms), s.reset);
         }
         Event::CheckJudged { .. } | Event::ChapterJudged { .. } => return judged(event, s, quiet),
+        Event::WorldJudged {
+            chapter,
+            world,
+            what,
+            wrong,
+            elapsed_ms,
+        } => {
+            let (word, style) = if wrong.is_empty() {
+                ("ok", s.good)
+            } else {
+                ("WRONG", s.bad)
+            };
+            let took = seconds(*elapsed_ms);
+            _ = write!(
+                out,
+                "{style}{word:<5}{} {chapter} {world} {}({what}; {took}){}",
+                s.reset, s.dim, s.reset
+            );
+            for line in wrong {
+                _ = write!(out, "\n        {line}");
+            }
+        }
         Event::Removed { kind, name, bytes } if !quiet => {
             _ = write!(out, " removed {kind} {name}");
             if let Some(bytes) = bytes {

@@ -1,7 +1,5 @@
 //! Runs a program and brings back its exit code and output. No shell.
 
-use std::time::Duration;
-
 use async_trait::async_trait;
 use serde_json::{Value, json};
 
@@ -10,8 +8,6 @@ use crate::check::ask::Exec;
 use crate::check::evidence::Evidence;
 use crate::drive::exec::{Cmd, ExecError};
 
-/// How long a program may take; a check that waits asks again instead.
-const LIMIT: Duration = Duration::from_secs(25);
 /// The programs that are the lab's own, never those of PATH.
 const TOOLS: [&str; 3] = ["kubectl", "helm", "kind"];
 /// How much of an output is kept, in characters.
@@ -37,7 +33,13 @@ impl Probe for Exec {
             // A context chosen in the user's shell must not lead a tool to another cluster.
             .without_env("HELM_KUBECONTEXT")
             .without_env("HELM_NAMESPACE")
-            .limit(LIMIT);
+            .limit(self.within());
+        for (name, value) in &self.env {
+            cmd = cmd.env(name, value);
+        }
+        if let Some(dir) = &self.dir {
+            cmd = cmd.dir(dir);
+        }
         if let Some(stdin) = &self.stdin {
             cmd = cmd.stdin(stdin.clone());
         }

@@ -34,6 +34,19 @@ pub fn client() -> Result<reqwest::Client> {
         .build()?)
 }
 
+/// Makes the client that reads streams: as [`client`], without a limit on the whole answer.
+///
+/// # Errors
+/// TLS cannot be set up.
+pub(super) fn streaming() -> Result<reqwest::Client> {
+    Ok(reqwest::Client::builder()
+        .user_agent(concat!("labctl/", env!("CARGO_PKG_VERSION")))
+        .no_proxy()
+        .redirect(reqwest::redirect::Policy::none())
+        .connect_timeout(LIMIT)
+        .build()?)
+}
+
 #[async_trait]
 impl Probe for Http {
     async fn observe(&self, context: &Context<'_>) -> Evidence {
@@ -78,7 +91,7 @@ async fn straight(ask: &Http, client: &reqwest::Client) -> Evidence {
     }
 }
 
-fn no_answer(error: &reqwest::Error) -> String {
+pub(super) fn no_answer(error: &reqwest::Error) -> String {
     let text = one_line(error);
     if error.is_timeout() {
         return format!("no answer within {}s", LIMIT.as_secs());
