@@ -2,6 +2,7 @@
 
 pub mod chapter;
 pub mod completions;
+pub mod dashboard;
 pub mod doctor;
 pub mod image;
 pub mod jobs;
@@ -94,6 +95,8 @@ pub enum Verb {
     Env(tools::Env),
     /// Run the job-dashboard's server
     Serve(serve::Args),
+    /// Show where the lab's dashboard is, and how to come in
+    Dashboard(dashboard::Args),
     /// Run jobs on a dashboard, follow their output, look at their history
     Jobs(jobs::Args),
     /// Hold prose to rules: spelling, links, padding, chapters, white space
@@ -164,6 +167,7 @@ impl Cli {
             Verb::Helm(args) => args.run(world).await,
             Verb::Env(args) => args.run(world).await,
             Verb::Serve(args) => args.run().await,
+            Verb::Dashboard(args) => args.run(world).await,
             Verb::Jobs(args) => args.run(world).await,
             Verb::Prose(args) => args.run(&self.global).await,
             Verb::Completions(args) => args.run(),

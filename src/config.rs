@@ -49,7 +49,7 @@ pub const VARIABLES: &[Variable] = &[
     },
     Variable {
         name: "LABCTL_DASHBOARD_URL",
-        about: "the dashboard that `labctl jobs` asks (default: http://127.0.0.1:8080)",
+        about: "the dashboard that `labctl jobs` asks (default: the lab's, then http://127.0.0.1:8080)",
     },
     Variable {
         name: "LABCTL_WORK",

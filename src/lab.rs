@@ -1,5 +1,6 @@
 //! The environment of the course: what it is made of, and how it is made and removed.
 
+pub mod access;
 pub mod capability;
 pub mod certificate;
 pub mod doctor;

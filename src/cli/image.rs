@@ -15,10 +15,11 @@ use crate::drive::exec::{Cmd, start_daemon};
 use crate::drive::files::{Digest, Lock};
 use crate::drive::registry::Registry;
 use crate::error::{Code, Diagnosis, Exit};
+use crate::lab::image::archive::Image;
 use crate::lab::image::store::Store;
 use crate::lab::image::{dashboard, load, shelf, wiring};
 use crate::lab::record::Record;
-use crate::lab::step::{Site, base, node_image, registry};
+use crate::lab::step::{Site, base, job_image, node_image, registry};
 use crate::lab::up;
 use crate::report::human::size;
 use crate::world::World;
@@ -80,6 +81,8 @@ enum Own {
     Registry,
     /// The dashboard, which is this program
     JobDashboard,
+    /// The image of jobs that name none: this machine's shell and what goes with it
+    JobBase,
 }
 
 impl Own {
@@ -88,7 +91,7 @@ impl Own {
         match self {
             Self::Node => Some("node-image"),
             Self::Registry => Some("registry-image"),
-            Self::JobDashboard => None,
+            Self::JobDashboard | Self::JobBase => None,
         }
     }
 }
@@ -144,6 +147,9 @@ impl Args {
                 }
                 if wanted.contains(&Own::JobDashboard) {
                     build(world, source).await?;
+                }
+                if wanted.contains(&Own::JobBase) {
+                    build_job_base(world, image.is_some()).await?;
                 }
             }
             Verb::Load { images, wait } => load_all(world, &images, wait).await?,
@@ -224,7 +230,7 @@ async fn build_in_engine(world: &World, wanted: &[Own], no_cache: bool) -> Resul
             let name = match own {
                 Own::Node => node_image::name(&site).await,
                 Own::Registry => registry::image(&site).await,
-                Own::JobDashboard => continue,
+                Own::JobDashboard | Own::JobBase => continue,
             };
             if docker.image(&name).await?.is_some() {
                 docker.untag(&name).await?;
@@ -257,9 +263,33 @@ async fn build(world: &World, source: Option<PathBuf>) -> Result<()> {
     })
     .await
     .context("make the dashboard's image")??;
+    send(world, &places, &image, start).await
+}
+
+/// Makes the image of jobs. Where it was not asked for by name, a machine whose programs cannot be in it goes without.
+async fn build_job_base(world: &World, asked: bool) -> Result<()> {
+    let places = Places::of(world)?;
+    if !dashboard::from_executable() {
+        if !asked {
+            return Ok(());
+        }
+        return Err(Diagnosis::new(
+            Code::Arguments,
+            "the image of jobs is made of this machine's programs, and they are not for Linux",
+        )
+        .hint("labctl image load NAME brings one of your own; runner.kubernetes.image of the chart names it")
+        .error());
+    }
+    let start = Instant::now();
+    let image = job_image::build(&places.site).await?;
+    send(world, &places, &image, start).await
+}
+
+/// Sends an image to the lab's registry, where that answers, and says so.
+async fn send(world: &World, places: &Places, image: &Image, start: Instant) -> Result<()> {
     let place = match places.registry.ping().await {
         Ok(()) => {
-            let loaded = load::push(&places.registry, &image, None).await?;
+            let loaded = load::push(&places.registry, image, None).await?;
             match loaded.way {
                 load::Way::Nothing => "the lab's registry has it already".to_owned(),
                 _ => format!("{} sent to the lab's registry", size(loaded.sent)),
@@ -400,7 +430,10 @@ async fn prune(world: &World) -> Result<()> {
     let mut bytes = 0;
     let mut held = Vec::new();
     if places.registry.ping().await.is_ok() {
-        let pruned = shelf::prune_registry(&docker, &places.registry, &places.container, &pods, |_| false).await?;
+        // A job that comes needs it, whether or not one runs now.
+        let jobs = job_image::name(&places.site).await?;
+        let keep = |name: &str| Some(name) == jobs.as_deref();
+        let pruned = shelf::prune_registry(&docker, &places.registry, &places.container, &pods, keep).await?;
         removed.extend(pruned.images);
         bytes += pruned.bytes;
         let begin = Instant::now();

@@ -19,6 +19,7 @@ use crate::dashboard::http::api::{ApiDetail, ApiJob, ApiPage};
 use crate::dashboard::job::{JobId, State};
 use crate::drive::dashboard::{Dashboard, Request};
 use crate::error::{Code, Diagnosis, Exit};
+use crate::lab::access::Access;
 use crate::world::World;
 
 /// Where a dashboard is where nobody says.
@@ -28,12 +29,14 @@ const PAGE: u32 = 500;
 
 /// Run jobs on a dashboard, follow their output, look at their history
 #[derive(Debug, clap::Args)]
-#[command(after_help = "Begin with `labctl serve` in one terminal and `labctl jobs run -f -- echo hello` in another.")]
+#[command(
+    after_help = "Where `labctl up` made a lab, its dashboard is asked, with its token. Without one, begin with `labctl serve` in one terminal and `labctl jobs run -f -- echo hello` in another."
+)]
 pub struct Args {
-    /// The dashboard; by default LABCTL_DASHBOARD_URL, or http://127.0.0.1:8080
+    /// The dashboard; by default LABCTL_DASHBOARD_URL, then that of the lab, then http://127.0.0.1:8080
     #[arg(long, global = true, value_name = "URL")]
     url: Option<String>,
-    /// A file with the token that the dashboard wants; LABCTL_TOKEN may have the token itself
+    /// A file with the token that the dashboard wants; LABCTL_TOKEN may have the token itself, and the lab's is known
     #[arg(long, global = true, value_name = "FILE")]
     token_file: Option<PathBuf>,
     #[command(subcommand)]
@@ -149,13 +152,14 @@ impl Args {
     /// # Errors
     /// The dashboard does not answer, refuses what it is asked, or cannot do it.
     pub async fn run(self, world: &World) -> Result<Outcome> {
-        let url = self.url.or_else(|| config::text_variable("LABCTL_DASHBOARD_URL"));
-        let url = url.as_deref().unwrap_or(URL);
         let file = self
             .token_file
             .or_else(|| config::variable("LABCTL_TOKEN_FILE").map(PathBuf::from));
+        let url = self.url.or_else(|| config::text_variable("LABCTL_DASHBOARD_URL"));
+        let lab = Access::of(world.settings())?;
+        let (url, token) = choose(url, token(file.as_deref())?, lab);
         let client = Client {
-            dashboard: Dashboard::new(url, token(file.as_deref())?)?,
+            dashboard: Dashboard::new(&url, token)?,
             world,
         };
         match self.verb {
@@ -213,6 +217,19 @@ fn say(client: &Client<'_>, job: &ApiJob, text: &str) -> Result<()> {
     } else {
         print(text)
     }
+}
+
+/// Chooses the dashboard and the token: what was said, then the lab's. The lab's token is for the lab's dashboard alone, and
+/// whatever else answers at another address does not get it.
+fn choose(url: Option<String>, token: Option<String>, lab: Option<Access>) -> (String, Option<String>) {
+    let Some(lab) = lab else {
+        return (url.unwrap_or_else(|| URL.to_owned()), token);
+    };
+    // In a cluster that publishes no port of ours, a port-forward leads to it.
+    let known = lab.url.unwrap_or_else(|| URL.to_owned());
+    let same = url.as_ref().is_none_or(|url| url.trim_end_matches('/') == known);
+    let token = token.or_else(|| lab.tokens.filter(|_| same).map(|tokens| tokens.token().to_owned()));
+    (url.unwrap_or(known), token)
 }
 
 /// Finds the token: the variable, then the file.
@@ -310,5 +327,57 @@ impl List {
                 .note("there are more; --limit N or --all shows them");
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::lab::access::Tokens;
+
+    #[test]
+    fn the_labs_token_goes_to_the_labs_dashboard_alone() {
+        let tokens = Tokens::make().expect("random bytes");
+        let lab = |url: Option<&str>| {
+            Some(Access {
+                url: url.map(str::to_owned),
+                tokens: Some(tokens.clone()),
+            })
+        };
+        let own = || Some(tokens.token().to_owned());
+        let text = |text: &str| Some(text.to_owned());
+        let here = "http://127.0.0.1:9000";
+        for (url, token, lab, expected) in [
+            (None, None, None, (URL, None)),
+            (None, None, lab(Some(here)), (here, own())),
+            (None, None, lab(None), (URL, own())),
+            (None, text("mine"), lab(Some(here)), (here, text("mine"))),
+            (
+                text("http://127.0.0.1:9000/"),
+                None,
+                lab(Some(here)),
+                ("http://127.0.0.1:9000/", own()),
+            ),
+            (
+                text("http://other:9000"),
+                None,
+                lab(Some(here)),
+                ("http://other:9000", None),
+            ),
+            (
+                text("http://127.0.0.1:9001"),
+                None,
+                lab(Some(here)),
+                ("http://127.0.0.1:9001", None),
+            ),
+            (
+                text("http://other"),
+                text("mine"),
+                lab(Some(here)),
+                ("http://other", text("mine")),
+            ),
+        ] {
+            assert_eq!(choose(url, token, lab), (expected.0.to_owned(), expected.1));
+        }
     }
 }

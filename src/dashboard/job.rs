@@ -364,11 +364,13 @@ pub fn observe(job: &Job, seen: &Seen, now_ms: i64) -> Change {
     if message != job.message {
         change.message = Some(message);
     }
+    // Kubernetes counts in whole seconds, and other machines have other clocks.
+    let started = seen.started_ms.map(|started| started.max(job.created_ms));
     if job.started_ms.is_none() {
-        change.started_ms = seen.started_ms;
+        change.started_ms = started;
     }
     if state.is_final() {
-        let began = job.started_ms.or(seen.started_ms).unwrap_or(job.created_ms);
+        let began = job.started_ms.or(started).unwrap_or(job.created_ms);
         // A clock that went back must not make a job that ended before it began.
         change.finished_ms = Some(seen.finished_ms.unwrap_or(now_ms).max(began));
     }

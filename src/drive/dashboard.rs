@@ -241,7 +241,9 @@ fn refusal(status: StatusCode, problem: Problem) -> Diagnosis {
     }
     let diagnosis = Diagnosis::new(code, text);
     let hint = match problem.code.as_str() {
-        "unauthenticated" => "put the token into LABCTL_TOKEN, or name its file with --token-file",
+        "unauthenticated" => {
+            "put the token into LABCTL_TOKEN, or name its file with --token-file; labctl up makes the lab's"
+        }
         "no-such-job" => "labctl jobs list shows the jobs that you may see",
         "not-found" => "the server runs no jobs, or is another program; labctl serve runs jobs on this machine",
         "state-conflict" | "runner-unsupported" => "labctl jobs get ID shows how the job is",

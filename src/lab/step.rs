@@ -7,12 +7,14 @@ pub mod cluster;
 pub mod dashboard_image;
 pub mod engine;
 pub mod existing;
+pub mod job_image;
 pub mod network;
 pub mod node_image;
 pub mod packages;
 pub mod programs;
 pub mod ready;
 pub mod registry;
+pub mod token;
 pub mod wiring;
 
 use std::sync::Arc;
@@ -20,6 +22,7 @@ use std::sync::Arc;
 use tokio::sync::OnceCell;
 
 use crate::config::Images;
+use crate::lab::image::job_base;
 use crate::lab::programs::Programs;
 use crate::lab::record::Record;
 use crate::world::World;
@@ -36,6 +39,7 @@ struct Inner {
     recreate: bool,
     no_cache: bool,
     auto_pulls: OnceCell<bool>,
+    job_image: OnceCell<job_base::Recipe>,
 }
 
 impl Site {
@@ -50,6 +54,7 @@ impl Site {
             recreate,
             no_cache: false,
             auto_pulls: OnceCell::new(),
+            job_image: OnceCell::new(),
         }))
     }
 
@@ -95,6 +100,11 @@ impl Site {
     /// Returns where it is kept what `--images auto` came to, so that all steps of a run agree.
     pub fn auto_pulls(&self) -> &OnceCell<bool> {
         &self.0.auto_pulls
+    }
+
+    /// Returns where it is kept what the image of jobs is made of: several steps of a run ask, and to look takes a moment.
+    pub fn job_image(&self) -> &OnceCell<job_base::Recipe> {
+        &self.0.job_image
     }
 
     /// Returns the lab's name, which is also that of its cluster and its network.

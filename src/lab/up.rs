@@ -40,6 +40,8 @@ pub fn plan(site: &Site) -> Result<Plan> {
         Arc::new(step::registry::Registry(site.clone())),
         Arc::new(step::cluster::Cluster(site.clone())),
         Arc::new(step::dashboard_image::Push(site.clone())),
+        Arc::new(step::job_image::Push(site.clone())),
+        Arc::new(step::token::Token(site.clone())),
         Arc::new(step::wiring::Wiring(site.clone())),
         Arc::new(step::chart::Chart(site.clone())),
         Arc::new(step::ready::Ready(site.clone())),
@@ -99,6 +101,7 @@ fn existing(site: &Site, context: &str, bring: bool) -> Result<Plan> {
         Arc::new(access),
         image,
         Arc::new(step::programs::Programs(site.clone())),
+        Arc::new(step::token::Token(site.clone())),
         Arc::new(step::chart::Chart(site.clone())),
     ])
 }

@@ -6,7 +6,7 @@
 use std::path::PathBuf;
 
 use k8s_openapi::api::apps::v1::Deployment;
-use k8s_openapi::api::core::v1::{Pod, Service, ServiceAccount};
+use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod, Service, ServiceAccount};
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use k8s_openapi::api::rbac::v1::{Role, RoleBinding};
 use k8s_openapi::serde::Serialize;
@@ -112,6 +112,7 @@ fn unknown_fields(object: &Value) -> Vec<String> {
     match (object["apiVersion"].as_str(), object["kind"].as_str()) {
         (Some("apps/v1"), Some("Deployment")) => unknown::<Deployment>(object),
         (Some("v1"), Some("Service")) => unknown::<Service>(object),
+        (Some("v1"), Some("PersistentVolumeClaim")) => unknown::<PersistentVolumeClaim>(object),
         (Some("v1"), Some("ServiceAccount")) => unknown::<ServiceAccount>(object),
         (Some("v1"), Some("Pod")) => unknown::<Pod>(object),
         (Some("policy/v1"), Some("PodDisruptionBudget")) => unknown::<PodDisruptionBudget>(object),
@@ -138,10 +139,8 @@ fn not_restricted(spec: &Value) -> Vec<&'static str> {
         want(spec[field].is_null(), "host namespaces");
     }
     for volume in spec["volumes"].as_array().into_iter().flatten() {
-        want(
-            volume["emptyDir"].is_object() || volume["secret"].is_object(),
-            "volumes",
-        );
+        let allowed = ["emptyDir", "secret", "persistentVolumeClaim"];
+        want(allowed.iter().any(|kind| volume[*kind].is_object()), "volumes");
     }
     let containers = spec["containers"].as_array().expect("containers");
     for container in containers {
@@ -180,6 +179,18 @@ const ODD: &[&[&str]] = &[
         r#"runner.kubernetes={"enabled":true,"image":"localhost:5001/a/b:1"}"#,
         r#"auth.tokenSecret="people""#,
     ],
+    &[
+        "runner.kubernetes.enabled=true",
+        r#"auth.tokenSecret="people""#,
+        r#"store={"persistence":{"enabled":true,"size":"500Mi","storageClass":"fast"},"quotaMiB":200}"#,
+    ],
+    &[
+        "runner.kubernetes.enabled=true",
+        r#"auth.tokenSecret="people""#,
+        r#"store.urlSecret="database""#,
+        "replicaCount=2",
+    ],
+    &["store.persistence.enabled=true", "replicaCount=2"],
     &[r#"fullnameOverride="other""#, r#"nameOverride="name""#],
     &[r#"commonLabels={"labctl.dev/lab":"true","team":""}"#],
     &[r#"podAnnotations={"a":"b: c\n- d","n":"1"}"#],
@@ -220,6 +231,16 @@ const WRONG: &[(&str, &str)] = &[
     (r#"runner.kubernetes.image="a b""#, "/runner/kubernetes/image"),
     (r#"runner.kubernetes.namespace="x""#, "namespace"),
     ("runner.process={}", "process"),
+    (r#"store.persistence.enabled="yes""#, "/store/persistence/enabled"),
+    (r#"store.persistence.size="2""#, "/store/persistence/size"),
+    (r#"store.persistence.size="0Gi""#, "/store/persistence/size"),
+    (
+        r#"store.persistence.storageClass="A""#,
+        "/store/persistence/storageClass",
+    ),
+    ("store.quotaMiB=0", "/store/quotaMiB"),
+    (r#"store.url="postgres://x""#, "url"),
+    (r#"store.urlSecret="a b""#, "/store/urlSecret"),
     (r#"service.type="nodeport""#, "/service/type"),
     ("service.port=0", "/service/port"),
     ("service.port=65536", "/service/port"),
@@ -396,6 +417,90 @@ async fn values_arrive_where_they_belong() {
     }
 }
 
+const RUNNING: [&str; 2] = [
+    r#"runner.kubernetes={"enabled":true,"image":"r:5000/box:1"}"#,
+    r#"auth.tokenSecret="people""#,
+];
+
+/// A file is for one server: never two pods with it. A database on the network is for as many as there are.
+#[tokio::test]
+async fn jobs_are_kept_where_the_values_say() {
+    let Some(helm) = helm() else { return };
+    let kept = async |more: &[&str]| {
+        let set: Vec<&str> = RUNNING.iter().chain(more).copied().collect();
+        let objects = render(&helm, "job-dashboard", &set).await;
+        let claim = kind(&objects, "PersistentVolumeClaim").cloned();
+        let spec = kind(&objects, "Deployment").expect("a Deployment")["spec"].clone();
+        let pod = spec["template"]["spec"].clone();
+        let volume = pod["volumes"]
+            .as_array()
+            .expect("volumes")
+            .iter()
+            .find(|volume| volume["name"] == "data");
+        (
+            spec["strategy"].clone(),
+            pod["containers"][0].clone(),
+            volume.cloned(),
+            claim,
+        )
+    };
+    let in_file = |container: &Value| {
+        each(&container["args"]).any(|arg| arg == "--data-dir=/var/lib/labctl")
+            && each(&container["args"]).any(|arg| arg == "--quota=1024")
+            && container["volumeMounts"]
+                .as_array()
+                .expect("mounts")
+                .iter()
+                .any(|mount| mount["mountPath"] == "/var/lib/labctl")
+    };
+    let recreate = serde_json::json!({"type": "Recreate"});
+
+    let (strategy, container, volume, claim) = kept(&[]).await;
+    assert!(in_file(&container) && claim.is_none(), "{container}");
+    assert_eq!(
+        volume.expect("a volume")["emptyDir"],
+        serde_json::json!({"sizeLimit": "2Gi"})
+    );
+    assert_eq!(strategy, recreate);
+
+    let (strategy, container, volume, claim) = kept(&["store.persistence.enabled=true"]).await;
+    assert!(in_file(&container), "{container}");
+    let claim = claim.expect("a claim");
+    assert_eq!(
+        volume.expect("a volume")["persistentVolumeClaim"]["claimName"],
+        claim["metadata"]["name"]
+    );
+    assert_eq!(claim["metadata"]["annotations"]["helm.sh/resource-policy"], "keep");
+    assert_eq!(claim["spec"]["storageClassName"], Value::Null, "the cluster's default");
+    assert_eq!(strategy, recreate);
+
+    let (strategy, container, volume, claim) = kept(&[r#"store.urlSecret="database""#, "replicaCount=2"]).await;
+    assert!(
+        !in_file(&container) && volume.is_none() && claim.is_none(),
+        "{container}"
+    );
+    assert_eq!(strategy["type"], "RollingUpdate");
+    let url = container["env"]
+        .as_array()
+        .expect("variables")
+        .iter()
+        .find(|variable| variable["name"] == "LABCTL_STORE");
+    assert_eq!(
+        url.expect("the database")["valueFrom"]["secretKeyRef"],
+        serde_json::json!({"name": "database", "key": "url"})
+    );
+
+    let two: Vec<&str> = RUNNING.iter().copied().chain(["replicaCount=2"]).collect();
+    let refused = run(&helm, &["template", "x", &chart()], &two)
+        .await
+        .expect_err("refused");
+    let said = refused.tail().join("\n");
+    assert!(
+        said.contains("2 servers cannot share an SQLite file") && said.contains("store.urlSecret"),
+        "{said}"
+    );
+}
+
 /// Rights are given only where jobs are run, and no more than the runner's calls need.
 #[tokio::test]
 async fn rights_are_as_few_as_can_be() {
@@ -413,11 +518,7 @@ async fn rights_are_as_few_as_can_be() {
     };
     assert!(!token(&objects));
 
-    let set = [
-        r#"runner.kubernetes={"enabled":true,"image":"r:5000/box:1"}"#,
-        r#"auth.tokenSecret="people""#,
-    ];
-    let objects = render(&helm, "job-dashboard", &set).await;
+    let objects = render(&helm, "job-dashboard", &RUNNING).await;
     assert!(token(&objects));
     let mut rights: Vec<String> = Vec::new();
     for rule in kind(&objects, "Role").expect("a Role")["rules"]
@@ -455,11 +556,7 @@ async fn the_program_takes_the_arguments_of_the_chart() {
     let objects = render(&helm, "job-dashboard", &[]).await;
     let deployment = &kind(&objects, "Deployment").expect("a Deployment")["spec"]["template"]["spec"];
     let test = &kind(&objects, "Pod").expect("a test")["spec"];
-    let set = [
-        r#"runner.kubernetes={"enabled":true,"image":"r:5000/box:1"}"#,
-        r#"auth.tokenSecret="people""#,
-    ];
-    let running_jobs = render(&helm, "job-dashboard", &set).await;
+    let running_jobs = render(&helm, "job-dashboard", &RUNNING).await;
     let running_jobs = &kind(&running_jobs, "Deployment").expect("a Deployment")["spec"]["template"]["spec"];
     for spec in [deployment, test, running_jobs] {
         let args = spec["containers"][0]["args"].as_array().expect("arguments");

@@ -6,6 +6,9 @@ mod chapter;
 mod chart;
 mod cli;
 mod client;
+mod conform;
+#[path = "../conformance.rs"]
+mod conformance;
 mod control;
 mod dashboard;
 mod doctor;

@@ -40,6 +40,10 @@ pub(crate) const TESTS: &[Test] = &[
         a_killed_up_is_finished_by_the_next,
     ),
     ("faults::teardown_leaves_nothing", teardown_leaves_nothing),
+    (
+        "faults::a_stopped_registry_keeps_its_image",
+        a_stopped_registry_keeps_its_image,
+    ),
 ];
 
 fn with_docker<T>(lab: &Lab, work: impl AsyncFnOnce(Docker) -> Result<T>) -> Result<T> {
@@ -436,4 +440,37 @@ fn teardown_leaves_nothing(lab: &Lab) -> Result<()> {
         both(&said)
     );
     Ok(())
+}
+
+/// After its teardown a lab has only its registry, perhaps stopped: who removes another lab with its images leaves those
+/// that this one runs from.
+fn a_stopped_registry_keeps_its_image(lab: &Lab) -> Result<()> {
+    let registry = format!("{NAME}-registry");
+    let image = with_docker(lab, async |docker| {
+        let options = bollard::query_parameters::StopContainerOptionsBuilder::default()
+            .t(1)
+            .build();
+        docker
+            .api()
+            .stop_container(&registry, Some(options))
+            .await
+            .context("stop the registry")?;
+        let found = docker
+            .container(&registry)
+            .await?
+            .context("a plain teardown keeps it")?;
+        found.config.and_then(|config| config.image).context("an image")
+    })?;
+    let said = lab.labctl_of("labctl-test-other", &["teardown", "--images"])?;
+    ensure!(said.status.success(), "{}", both(&said));
+    with_docker(lab, async |docker| {
+        ensure!(
+            docker.image(&image).await?.is_some(),
+            "{image} is gone: {}",
+            both(&said)
+        );
+        let removed = String::from_utf8_lossy(&said.stderr);
+        ensure!(!removed.contains("labctl.dev/"), "{removed}");
+        Ok(())
+    })
 }

@@ -5,6 +5,10 @@
 //! runs that PodSecurity `restricted` would refuse.
 
 mod board;
+pub(crate) mod conform;
+pub(crate) mod network;
+pub(crate) mod node;
+mod proxy;
 
 use std::time::{Duration, Instant};
 
@@ -13,12 +17,11 @@ use labctl::dashboard::job::{JobId, State};
 use labctl::dashboard::log::Stream;
 use labctl::dashboard::service::Action;
 use labctl::dashboard::service::tail::{Item, Select};
-use labctl::drive::docker::Docker;
 use serde_json::json;
 
-use self::board::{Board, NAMESPACE, PATIENCE, me, place, texts, with};
+use self::board::{Board, NAMESPACE, PATIENCE, me, on_node, place, ready, seeing, texts, with};
 use crate::Test;
-use crate::support::{Lab, NAME, PORTS, program, say};
+use crate::support::{Lab, PORTS, say};
 
 /// The tests of this file, in order.
 pub(crate) const TESTS: &[Test] = &[
@@ -45,6 +48,10 @@ fn kubectl(lab: &Lab, args: &[&str]) -> Result<String> {
 }
 
 fn name(id: JobId) -> String {
+    name_of(&id.to_string())
+}
+
+fn name_of(id: &str) -> String {
     format!("job-{id}")
 }
 
@@ -435,34 +442,16 @@ fn a_server_goes_on_where_another_was_killed(lab: &Lab) -> Result<()> {
 }
 
 fn the_api_server_may_restart(lab: &Lab) -> Result<()> {
-    let runtime = tokio::runtime::Runtime::new()?;
-    let host = runtime.block_on(async {
-        Docker::find(&lab.settings()?)
-            .await
-            .map(|docker| docker.host().to_owned())
-    })?;
-    let node = format!("{NAME}-control-plane");
-    let on_node = |command: &str| {
-        program(
-            "docker",
-            &["exec", &node, "sh", "-c", command],
-            &[("DOCKER_HOST", &host)],
-        )
-    };
     with(lab, |board, _| async move {
         let id = board
             .shell("i=0; while [ $i -lt 300 ]; do i=$((i+1)); echo $i; sleep 0.1; done")
             .await?;
         board.state(id, State::Running).await?;
-        let ready = |board: &Board| {
-            let readiness = board.health.readiness();
-            readiness.checks.iter().all(|check| check.name != "runner" || check.ok)
-        };
         tokio::time::sleep(Duration::from_secs(2)).await;
         ensure!(ready(&board), "{:?}", board.health.readiness());
         // A node of the lab has a shell and little else.
         let stop = "for p in /proc/[0-9]*; do read name < $p/comm && [ $name = kube-apiserver ] && kill -9 ${p#/proc/}; done 2>/dev/null; true";
-        on_node(stop)?;
+        on_node(lab, stop)?;
         let began = Instant::now();
         while ready(&board) {
             ensure!(began.elapsed() < PATIENCE, "it did not notice");
@@ -470,14 +459,7 @@ fn the_api_server_may_restart(lab: &Lab) -> Result<()> {
         }
         let blind = began.elapsed();
         let began = Instant::now();
-        while !ready(&board) {
-            ensure!(
-                began.elapsed() < PATIENCE,
-                "it does not see again: {:?}",
-                board.health.readiness()
-            );
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
+        seeing(&board).await?;
         say(&format!(
             "the API server was killed: noticed after {} ms, everything seen again {} ms later",
             blind.as_millis(),

@@ -5,9 +5,15 @@
 //! because they share the cluster; a test that breaks something puts it right again.
 
 mod chapters;
+#[path = "../conformance.rs"]
+mod conformance;
+mod dashboard;
 mod elsewhere;
 mod faults;
 mod jobs;
+#[expect(dead_code, reason = "the hermetic tests also stop and start it")]
+#[path = "../it/postgres.rs"]
+mod postgres;
 mod support;
 mod up;
 
@@ -19,7 +25,17 @@ use support::{Lab, Skip};
 type Test = (&'static str, fn(&Lab) -> anyhow::Result<()>);
 
 /// Every test, in the order in which they run. The names are what a filter on the command line selects by.
-const TESTS: &[&[Test]] = &[up::TESTS, chapters::TESTS, jobs::TESTS, elsewhere::TESTS, faults::TESTS];
+const TESTS: &[&[Test]] = &[
+    up::TESTS,
+    chapters::TESTS,
+    dashboard::TESTS,
+    jobs::TESTS,
+    jobs::conform::TESTS,
+    jobs::network::TESTS,
+    jobs::node::TESTS,
+    elsewhere::TESTS,
+    faults::TESTS,
+];
 
 fn main() -> ExitCode {
     let mut args = Arguments::from_args();

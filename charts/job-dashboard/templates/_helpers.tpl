@@ -57,6 +57,21 @@ Whether pods get a token: where they are to have one, and where they cannot do w
 {{- end }}
 
 {{/*
+What keeps the jobs: nothing where none are run, `postgres`, `volume` or `pod` (an emptyDir). A file is for one server, so
+with one of the last two there is never a second pod. A schema could refuse that too, and could not say why.
+*/}}
+{{- define "job-dashboard.store" -}}
+{{- if not .Values.runner.kubernetes.enabled }}none
+{{- else if .Values.store.urlSecret }}postgres
+{{- else }}
+{{- if gt (int .Values.replicaCount) 1 }}
+{{- fail (printf "replicaCount: %d servers cannot share an SQLite file; store.urlSecret names a PostgreSQL database for all of them" (int .Values.replicaCount)) }}
+{{- end }}
+{{- ternary "volume" "pod" .Values.store.persistence.enabled }}
+{{- end }}
+{{- end }}
+
+{{/*
 repository:tag, or repository@digest.
 */}}
 {{- define "job-dashboard.image" -}}

@@ -284,6 +284,7 @@ async fn runner(kind: RunnerKind, args: &Args, data: Result<PathBuf, Diagnosis>)
                 kubeconfig: args.kubeconfig.clone(),
                 namespace: args.namespace.clone(),
                 image: args.job_image.clone(),
+                limits: kubernetes::Limits::default(),
             };
             let runner = Kubernetes::connect(settings).await.diagnose(|| {
                 Diagnosis::new(Code::Setting, "the cluster in which jobs are to run cannot be found").hint(

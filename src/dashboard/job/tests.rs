@@ -172,6 +172,21 @@ fn a_job_that_vanished_failed() {
 }
 
 #[test]
+fn a_job_never_starts_before_it_was_created() {
+    let seen = Seen {
+        // The second in which it was created.
+        started_ms: Some(EPOCH_MS + 300),
+        finished_ms: Some(EPOCH_MS + 300),
+        ..seen(Phase::Succeeded)
+    };
+    let change = observe(&job(State::Pending), &seen, 0);
+    assert_eq!(
+        (change.started_ms, change.finished_ms),
+        (Some(EPOCH_MS + 1000), Some(EPOCH_MS + 1000))
+    );
+}
+
+#[test]
 fn a_message_is_cut_between_characters() {
     let long = "é".repeat(MESSAGE_BYTES);
     let seen = Seen {

@@ -21,6 +21,7 @@ mod pause;
 mod trouble;
 mod watch;
 
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -57,6 +58,28 @@ pub struct Settings {
     pub namespace: Option<String>,
     /// The image of jobs that name none.
     pub image: Option<String>,
+    /// How long silence is borne.
+    pub limits: Limits,
+}
+
+/// How long silence is borne before a connection is taken for dead. The defaults suit every cluster; tests have no time.
+#[derive(Debug, Clone, Copy)]
+pub struct Limits {
+    /// How many seconds the API server keeps a watch open; one that is silent for 5 s more is dead. The API server sends a
+    /// bookmark a minute, so the default is a little more than that.
+    pub watch_seconds: u32,
+    /// How long an open log may be silent before it is opened again: what was cut without a word is found so, and an idle
+    /// connection is younger than any proxy lets it grow old.
+    pub log_silence: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            watch_seconds: 65,
+            log_silence: Duration::from_secs(240),
+        }
+    }
 }
 
 /// See the module; cheap to clone, all clones are one.
@@ -69,6 +92,7 @@ struct Inner {
     logs: Client,
     namespace: String,
     defaults: Defaults,
+    limits: Limits,
     cache: Cache,
     /// Where it is told why a job waits that has no Job yet.
     told: Mutex<Option<mpsc::Sender<Told>>>,
@@ -92,17 +116,19 @@ impl Kubernetes {
         config.read_timeout = None;
         let namespace = settings.namespace.unwrap_or_else(|| config.default_namespace.clone());
         let client = Client::try_from(config).context("make a client of the API server")?;
-        Ok(Self::new(client, namespace, Defaults { image: settings.image }))
+        let defaults = Defaults { image: settings.image };
+        Ok(Self::new(client, namespace, defaults, settings.limits))
     }
 
     /// Runs jobs by a client that is there.
-    pub fn new(client: Client, namespace: impl Into<String>, defaults: Defaults) -> Self {
+    pub fn new(client: Client, namespace: impl Into<String>, defaults: Defaults, limits: Limits) -> Self {
         let namespace = namespace.into();
         Self(Arc::new(Inner {
             calls: limited(client.clone(), &namespace),
             logs: client,
             namespace,
             defaults,
+            limits,
             cache: Cache::default(),
             told: Mutex::default(),
         }))
@@ -118,6 +144,10 @@ impl Kubernetes {
 
     fn namespace(&self) -> &str {
         &self.0.namespace
+    }
+
+    fn limits(&self) -> Limits {
+        self.0.limits
     }
 
     fn cache(&self) -> &Cache {
@@ -198,9 +228,18 @@ impl Kubernetes {
 async fn from_file(path: &Path) -> Result<Config> {
     let unusable = || format!("use the kubeconfig `{}`", path.display());
     let kubeconfig = Kubeconfig::read_from(path).with_context(unusable)?;
-    Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default())
+    let mut proxies = kubeconfig.clusters.iter().filter_map(|named| named.cluster.as_ref());
+    let proxied = proxies.any(|cluster| cluster.proxy_url.is_some());
+    let mut config = Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default())
         .await
-        .with_context(unusable)
+        .with_context(unusable)?;
+    // From the environment kube takes a proxy for whatever address, and a proxy has another loopback address.
+    let host = config.cluster_url.host().unwrap_or_default().trim_matches(['[', ']']);
+    let local = host == "localhost" || host.parse::<IpAddr>().is_ok_and(|address| address.is_loopback());
+    if local && !proxied {
+        config.proxy_url = None;
+    }
+    Ok(config)
 }
 
 /// Returns a client whose answers begin in time, or are an error: on a dead connection there would never be one.

@@ -8,17 +8,19 @@ use anyhow::Result;
 use async_trait::async_trait;
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::{Namespace, Secret};
+use k8s_openapi::api::storage::v1::StorageClass;
 use kube::Api;
 use kube::api::{DeleteParams, ListParams, Patch, PatchParams};
 use serde_json::json;
 
-use super::{Site, cluster, dashboard_image, ready};
+use super::{Site, cluster, dashboard_image, job_image, ready, token};
 use crate::assets;
 use crate::config::{INPUTS_LABEL, LABEL};
 use crate::drive::cluster::Cluster as Connection;
 use crate::drive::exec::Cmd;
 use crate::drive::files::{self, Digest, Hasher};
 use crate::error::{Code, Diagnose, Diagnosis};
+use crate::lab::access::Tokens;
 use crate::lab::plan::{Progress, State, Step, StepId};
 use crate::lab::record::Origin;
 use crate::lab::tools::{self, Tool};
@@ -30,6 +32,10 @@ const CHART: &str = "charts/job-dashboard";
 const HELM_LIMIT: Duration = Duration::from_secs(120);
 /// How long the dashboard may take until it answers.
 const ANSWER_LIMIT: Duration = Duration::from_secs(180);
+/// The annotation of the pods that says which tokens they know.
+const TOKENS: &str = "labctl.dev/tokens";
+/// The annotation of the StorageClass of claims that name none.
+const DEFAULT_CLASS: &str = "storageclass.kubernetes.io/is-default-class";
 const PAUSE: Duration = Duration::from_millis(100);
 
 /// See the module.
@@ -50,24 +56,32 @@ impl Chart {
         self.0.record().cluster == Origin::Kind
     }
 
-    async fn values(&self) -> Result<serde_json::Value> {
+    async fn values(&self, connection: &Connection) -> Result<serde_json::Value> {
         let (repository, tag) = dashboard_image::reference(&self.0).await?;
-        if !self.in_own_cluster() {
-            // Its nodes publish no port of ours.
-            return Ok(json!({"image": {"repository": repository, "tag": tag}}));
-        }
-        Ok(json!({
+        let tokens = Tokens::read(self.0.world().settings());
+        let mut values = json!({
             "image": {"repository": repository, "tag": tag},
-            "service": {"type": "NodePort", "nodePort": 30080},
-        }))
+            "auth": {"tokenSecret": token::SECRET},
+            "runner": {"kubernetes": {"enabled": true, "image": job_image::name(&self.0).await?.unwrap_or_default()}},
+            "store": {"persistence": {"enabled": has_volumes(connection).await?}},
+            // One server at a time has the volume, so while the old one drains there is none: it would be no more than a wait.
+            "server": {"drainSeconds": 0},
+            // A server reads its tokens when it starts; another token is another pod.
+            "podAnnotations": {TOKENS: tokens.map(|tokens| tokens.mark()).unwrap_or_default()},
+        });
+        if self.in_own_cluster() {
+            // Nodes of other clusters publish no port of ours.
+            values["service"] = json!({"type": "NodePort", "nodePort": 30080});
+        }
+        Ok(values)
     }
 
-    async fn wanted(&self) -> Result<Digest> {
+    async fn wanted(&self, connection: &Connection) -> Result<Digest> {
         let mut hasher = Hasher::default();
         hasher
-            .field("chart-1")
+            .field("chart-2")
             .field(assets::digest(CHART).hex())
-            .field(self.values().await?.to_string());
+            .field(self.values(connection).await?.to_string());
         Ok(hasher.finish())
     }
 
@@ -141,37 +155,6 @@ impl Chart {
         format!("http://127.0.0.1:{}{path}", self.0.record().ports.http)
     }
 
-    async fn make_namespace(&self, connection: &Connection) -> Result<()> {
-        let namespace: Namespace = serde_json::from_value(json!({
-            "apiVersion": "v1",
-            "kind": "Namespace",
-            "metadata": {
-                "name": NAME,
-                "labels": {
-                    LABEL: self.0.name(),
-                    // Pods here must be as the chart says they are; see charts/job-dashboard.
-                    "pod-security.kubernetes.io/enforce": "restricted",
-                },
-            },
-        }))?;
-        // A new cluster refuses for a moment while its roles are still being made.
-        let mut tries = 20;
-        loop {
-            let made = Api::<Namespace>::all(connection.client())
-                .patch(NAME, &PatchParams::apply("labctl").force(), &Patch::Apply(&namespace))
-                .await;
-            match made {
-                Ok(_) => return Ok(()),
-                Err(error) if tries == 0 => {
-                    return Err(error)
-                        .diagnose(|| Diagnosis::new(Code::ClusterUnready, format!("create the namespace `{NAME}`")));
-                }
-                Err(_) => tries -= 1,
-            }
-            tokio::time::sleep(PAUSE).await;
-        }
-    }
-
     async fn install(&self, connection: &Connection) -> Result<()> {
         let settings = self.0.world().settings();
         if let Release::CutOff(secrets) = self.release(connection).await? {
@@ -186,7 +169,7 @@ impl Chart {
         let chart = settings.lab_dir().join("charts").join(NAME);
         assets::unpack(CHART, &chart)?;
         let values = settings.lab_dir().join("charts").join(format!("{NAME}.values.json"));
-        files::write(&values, format!("{:#}\n", self.values().await?))?;
+        files::write(&values, format!("{:#}\n", self.values(connection).await?))?;
         let cmd = Cmd::new(tools::find(self.0.world(), Tool::Helm).await?)
             .args(["upgrade", "--install", NAME])
             .arg(&chart)
@@ -195,7 +178,7 @@ impl Chart {
             .arg("--kubeconfig")
             .arg(settings.kubeconfig())
             .arg("--labels")
-            .arg(format!("{INPUTS_LABEL}={}", self.wanted().await?.short()))
+            .arg(format!("{INPUTS_LABEL}={}", self.wanted(connection).await?.short()))
             .without_env("KUBECONFIG")
             .without_env("HELM_NAMESPACE")
             .log(self.0.log("chart"))
@@ -205,6 +188,55 @@ impl Chart {
                 .hint("labctl helm history job-dashboard -n job-dashboard shows what it tried")
         })?;
         Ok(())
+    }
+}
+
+/// Returns whether a claim without a StorageClass gets a volume: the cluster has a default class.
+async fn has_volumes(connection: &Connection) -> Result<bool> {
+    let classes = Api::<StorageClass>::all(connection.client())
+        .list(&ListParams::default())
+        .await
+        .diagnose(|| Diagnosis::new(Code::ClusterUnready, "ask the cluster for its StorageClasses"))?;
+    Ok(classes.iter().any(|class| {
+        let annotations = class.metadata.annotations.as_ref();
+        annotations
+            .and_then(|all| all.get(DEFAULT_CLASS))
+            .is_some_and(|value| value == "true")
+    }))
+}
+
+/// Makes the dashboard's namespace, where it is not there.
+///
+/// # Errors
+/// The cluster does not take it.
+pub(super) async fn make_namespace(site: &Site, connection: &Connection) -> Result<()> {
+    let namespace: Namespace = serde_json::from_value(json!({
+        "apiVersion": "v1",
+        "kind": "Namespace",
+        "metadata": {
+            "name": NAME,
+            "labels": {
+                LABEL: site.name(),
+                // Pods here must be as the chart says they are; see charts/job-dashboard.
+                "pod-security.kubernetes.io/enforce": "restricted",
+            },
+        },
+    }))?;
+    // A new cluster refuses for a moment while its roles are still being made.
+    let mut tries = 20;
+    loop {
+        let made = Api::<Namespace>::all(connection.client())
+            .patch(NAME, &PatchParams::apply("labctl").force(), &Patch::Apply(&namespace))
+            .await;
+        match made {
+            Ok(_) => return Ok(()),
+            Err(error) if tries == 0 => {
+                return Err(error)
+                    .diagnose(|| Diagnosis::new(Code::ClusterUnready, format!("create the namespace `{NAME}`")));
+            }
+            Err(_) => tries -= 1,
+        }
+        tokio::time::sleep(PAUSE).await;
     }
 }
 
@@ -221,15 +253,15 @@ impl Step for Chart {
     fn needs(&self) -> Vec<StepId> {
         if self.in_own_cluster() {
             // Its pods wait for the node to be ready; its objects need not.
-            vec![cluster::API, "dashboard-push", "wiring"]
+            vec![cluster::API, "dashboard-push", "job-image-push", "token", "wiring"]
         } else {
-            vec!["cluster", "dashboard-push"]
+            vec!["cluster", "dashboard-push", "token"]
         }
     }
 
     async fn observe(&self) -> Result<State> {
         let connection = Connection::connect(self.0.world().settings()).await?;
-        let wanted = self.wanted().await?.short();
+        let wanted = self.wanted(&connection).await?.short();
         Ok(match self.release(&connection).await? {
             Release::Absent => State::wanting("it is not installed"),
             Release::CutOff(_) => State::wanting("its last install was cut off"),
@@ -249,7 +281,7 @@ impl Step for Chart {
     async fn apply(&self, progress: &Progress) -> Result<()> {
         let connection = Connection::connect(self.0.world().settings()).await?;
         progress.doing("installing the chart");
-        self.make_namespace(&connection).await?;
+        make_namespace(&self.0, &connection).await?;
         self.install(&connection).await?;
         let deadline = Instant::now() + ANSWER_LIMIT;
         loop {

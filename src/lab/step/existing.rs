@@ -8,7 +8,7 @@ use anyhow::{Context, Result};
 use async_trait::async_trait;
 use kube::config::Kubeconfig;
 
-use super::{Site, dashboard_image};
+use super::{Site, dashboard_image, job_image};
 use crate::drive::cluster::Cluster as Connection;
 use crate::drive::exec::Cmd;
 use crate::drive::files;
@@ -28,7 +28,7 @@ pub struct Kubeconfigured {
     pub context: String,
 }
 
-/// The dashboard's image in the nodes of a KIND cluster that is not the lab's.
+/// The dashboard's image and that of its jobs in the nodes of a KIND cluster that is not the lab's.
 pub struct Loaded {
     /// What all steps share.
     pub site: Site,
@@ -143,7 +143,7 @@ impl Step for Loaded {
     }
 
     fn title(&self) -> String {
-        "dashboard image in the cluster's nodes".into()
+        "images in the cluster's nodes".into()
     }
 
     fn needs(&self) -> Vec<StepId> {
@@ -153,6 +153,8 @@ impl Step for Loaded {
     async fn observe(&self) -> Result<State> {
         let docker = self.site.world().docker().await?;
         let (repository, tag) = dashboard_image::reference(&self.site).await?;
+        let mut names = vec![format!("{repository}:{tag}")];
+        names.extend(job_image::name(&self.site).await?);
         let nodes = self.nodes().await?;
         if nodes.is_empty() {
             return Err(Diagnosis::new(
@@ -166,24 +168,26 @@ impl Step for Loaded {
             let argv = ["ctr", "--namespace=k8s.io", "images", "list", "--quiet"];
             let (code, out) = docker.exec(&node, &argv).await?;
             // Both streams are in the output, and containerd warns on one of them: only a whole line is a name.
-            let name = format!("{repository}:{tag}");
-            if code != 0 || out.lines().all(|line| line.trim() != name) {
-                return Ok(State::wanting("a node does not have it"));
+            if code != 0 || names.iter().any(|name| out.lines().all(|line| line.trim() != name)) {
+                return Ok(State::wanting("a node does not have them"));
             }
         }
-        Ok(State::holds(format!("{repository}:{tag}")))
+        Ok(State::holds(names.join(", ")))
     }
 
     async fn apply(&self, progress: &Progress) -> Result<()> {
         let world = self.site.world();
-        let image = dashboard_image::build(&self.site).await?;
+        let mut images = vec![dashboard_image::build(&self.site).await?];
+        if job_image::name(&self.site).await?.is_some() {
+            images.push(job_image::build(&self.site).await?);
+        }
         let path = world.settings().lab_dir().join("job-dashboard.tar");
         progress.doing("writing the archive");
         let target = path.clone();
-        tokio::task::spawn_blocking(move || Archive::of(&[image]).save(&target))
+        tokio::task::spawn_blocking(move || Archive::of(&images).save(&target))
             .await
-            .context("write the image's archive")??;
-        progress.doing("sending it to the nodes");
+            .context("write the images' archive")??;
+        progress.doing("sending them to the nodes");
         let docker = world.docker().await?;
         let cmd = Cmd::new(tools::find(world, Tool::Kind).await?)
             .args(["load", "image-archive", "--name", self.kind_name()?])
@@ -193,7 +197,7 @@ impl Step for Loaded {
             .limit(LOAD_LIMIT);
         let sent = world.exec().run(&cmd).await;
         _ = std::fs::remove_file(&path);
-        sent.diagnose(|| Diagnosis::new(Code::ProgramFailed, "KIND could not load the dashboard's image"))?;
+        sent.diagnose(|| Diagnosis::new(Code::ProgramFailed, "KIND could not load the dashboard's images"))?;
         Ok(())
     }
 }

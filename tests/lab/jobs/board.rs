@@ -13,17 +13,18 @@ use labctl::dashboard::job::{Job, JobId, State};
 use labctl::dashboard::log::hub::Hub;
 use labctl::dashboard::log::{Line, Stream};
 use labctl::dashboard::runner::Runner;
-use labctl::dashboard::runner::kubernetes::{Kubernetes, Settings};
+use labctl::dashboard::runner::kubernetes::{Kubernetes, Limits, Settings};
 use labctl::dashboard::service::tail::{Item, Select};
 use labctl::dashboard::service::{Caller, Service};
 use labctl::dashboard::store::sqlite::{self, Sqlite};
 use labctl::dashboard::store::{Created, JobStore};
+use labctl::drive::docker::Docker;
 use labctl::drive::registry::Registry;
 use labctl::lab::image::store::Store;
 use labctl::lab::image::{job_base, load};
 use serde_json::{Value, json};
 
-use crate::support::{Lab, PORTS};
+use crate::support::{Lab, NAME, PORTS, program};
 
 pub(super) const NAMESPACE: &str = "labctl-jobs";
 /// How long anything may take: the machine may be small and busy.
@@ -31,8 +32,10 @@ pub(super) const PATIENCE: Duration = Duration::from_secs(120);
 
 /// What all tests of this file share.
 pub(super) struct Place {
-    kubeconfig: PathBuf,
-    image: String,
+    /// The kubeconfig of an account with the rights that the chart gives.
+    pub(super) kubeconfig: PathBuf,
+    /// The image of jobs that name none.
+    pub(super) image: String,
     _dir: tempfile::TempDir,
 }
 
@@ -108,10 +111,16 @@ pub(super) fn me() -> Caller {
 
 impl Board {
     pub(super) async fn open(place: &Place, dir: &Path) -> Result<Self> {
+        Self::open_by(place, place.kubeconfig.clone(), Limits::default(), dir).await
+    }
+
+    /// Opens one that reaches its cluster by another kubeconfig, and bears silence for as long as `limits` say.
+    pub(super) async fn open_by(place: &Place, kubeconfig: PathBuf, limits: Limits, dir: &Path) -> Result<Self> {
         let runner = Kubernetes::connect(Settings {
-            kubeconfig: Some(place.kubeconfig.clone()),
+            kubeconfig: Some(kubeconfig),
             namespace: Some(NAMESPACE.to_owned()),
             image: Some(place.image.clone()),
+            limits,
         })
         .await?;
         let store = Sqlite::open(&dir.join("jobs.sqlite"), sqlite::Settings::default()).await?;
@@ -200,6 +209,44 @@ impl Board {
     pub(super) async fn text(&self, id: JobId) -> Result<Vec<String>> {
         Ok(texts(&self.lines(id, false).await?))
     }
+}
+
+/// Says whether the runner sees its jobs, as `/readyz` has it.
+pub(super) fn ready(board: &Board) -> bool {
+    let readiness = board.health.readiness();
+    readiness.checks.iter().all(|check| check.name != "runner" || check.ok)
+}
+
+/// Waits until the runner sees its jobs.
+pub(super) async fn seeing(board: &Board) -> Result<()> {
+    let began = Instant::now();
+    while !ready(board) {
+        ensure!(
+            began.elapsed() < PATIENCE,
+            "it does not see again: {:?}",
+            board.health.readiness()
+        );
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    Ok(())
+}
+
+/// Runs a script on the lab's node.
+pub(super) fn on_node(lab: &Lab, script: &str) -> Result<String> {
+    engine(lab, &["exec", &format!("{NAME}-control-plane"), "sh", "-c", script])
+}
+
+/// Asks the lab's container engine.
+pub(super) fn engine(lab: &Lab, args: &[&str]) -> Result<String> {
+    let settings = lab.settings()?;
+    let find = || {
+        let runtime = tokio::runtime::Runtime::new()?;
+        runtime.block_on(async { Docker::find(&settings).await.map(|docker| docker.host().to_owned()) })
+    };
+    // Whoever asks may be within a runtime, where another one cannot be waited for.
+    let host = std::thread::scope(|scope| scope.spawn(find).join());
+    let host = host.map_err(|_| anyhow::anyhow!("the engine cannot be asked"))??;
+    program("docker", args, &[("DOCKER_HOST", &host)])
 }
 
 pub(super) fn texts(lines: &[Line]) -> Vec<String> {

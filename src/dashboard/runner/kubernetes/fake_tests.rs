@@ -16,8 +16,8 @@ use http::StatusCode;
 use serde_json::{Value, json};
 use tokio::sync::mpsc;
 
-use super::super::Kubernetes;
 use super::super::desired::Defaults;
+use super::super::{Kubernetes, Limits};
 
 type Params = Query<BTreeMap<String, String>>;
 type Chunk = Result<Bytes, std::io::Error>;
@@ -91,7 +91,7 @@ impl Fake {
         let defaults = Defaults {
             image: Some("box:1".to_owned()),
         };
-        Kubernetes::new(client, "demo", defaults)
+        Kubernetes::new(client, "demo", defaults, Limits::default())
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {

@@ -25,9 +25,6 @@ use crate::dashboard::job::{Job, Phase, reason};
 use crate::dashboard::log::{Line, Stream};
 use crate::dashboard::runner::{BATCH_BYTES, Batch, RunnerError};
 
-/// How long an open log may be silent before it is opened again: what was cut without a word is found so, and an idle
-/// connection is younger than any proxy lets it grow old.
-const SILENCE: Duration = Duration::from_secs(240);
 /// How long it may be silent after its program is seen to have ended.
 const AFTER_END: Duration = Duration::from_secs(2);
 /// How long it is tried to read a log that cannot be read before that is told.
@@ -319,7 +316,7 @@ impl Reader<'_> {
                 .pods
                 .iter()
                 .any(|known| known.uid == pod.uid && !known.is_finished());
-            if view.synced && !lives || began.elapsed() >= SILENCE {
+            if view.synced && !lives || began.elapsed() >= self.kubernetes.limits().log_silence {
                 return Err(Ended::Silent);
             }
         }

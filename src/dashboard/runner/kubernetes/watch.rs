@@ -1,6 +1,6 @@
 //! The watches: of Jobs, of pods, and of events that say why a pod cannot be created. Each is opened once for all jobs.
 //!
-//! The API server sends a bookmark a minute and ends a watch after [`WATCH_SECONDS`]; one that is silent for longer is
+//! The API server sends a bookmark a minute and ends a watch after the time in [`super::Limits`]; one that is silent for longer is
 //! dead, and is opened again from the last bookmark. What is too old for that is listed anew (410). Where the API server
 //! is away, everything begins again with a list.
 
@@ -23,8 +23,6 @@ use super::{Kubernetes, desired, trouble};
 use crate::dashboard::job::JobId;
 use crate::dashboard::runner::Told;
 
-/// How long the API server keeps a watch open. The watcher takes one for dead that is silent for 5 s more.
-const WATCH_SECONDS: u32 = 65;
 /// How long a list may be silent.
 const LIST_LIMIT: Duration = Duration::from_secs(30);
 /// How many objects a page of a list has.
@@ -64,17 +62,21 @@ impl Kubernetes {
         }
     }
 
-    fn watcher_config() -> watcher::Config {
-        watcher::Config::default().timeout(WATCH_SECONDS).page_size(PAGE)
+    fn watcher_config(&self) -> watcher::Config {
+        watcher::Config::default()
+            .timeout(self.limits().watch_seconds)
+            .page_size(PAGE)
     }
 
     /// Lists and watches until that fails, and says why it did.
     async fn watch_once(&self, told: &mpsc::Sender<Told>, pause: &mut Pause) -> String {
-        let ours = Self::watcher_config().labels(&desired::selector());
+        let ours = self.watcher_config().labels(&desired::selector());
         let jobs: Api<KubeJob> = Api::namespaced(self.calls(), self.namespace());
         let pods: Api<Pod> = Api::namespaced(self.calls(), self.namespace());
         let events: Api<KubeEvent> = Api::namespaced(self.calls(), self.namespace());
-        let why = Self::watcher_config().fields(&format!("involvedObject.kind=Job,reason={FAILED_CREATE}"));
+        let why = self
+            .watcher_config()
+            .fields(&format!("involvedObject.kind=Job,reason={FAILED_CREATE}"));
         let mut jobs = pin!(watcher(jobs, ours.clone()));
         let mut pods = pin!(watcher(pods, ours));
         let mut events = pin!(watcher(events, why));

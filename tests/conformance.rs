@@ -1,0 +1,717 @@
+//! What every pair of runner and store does alike, as a client sees it over HTTP: one suite, run by `tests/it` against
+//! child processes and by `tests/lab` against a cluster, each with SQLite and with PostgreSQL.
+//!
+//! The server is the real program. All cases run at the same time against one server, as clients do.
+
+use std::fmt::Write as _;
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::net::{SocketAddr, TcpStream};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::sync::Mutex;
+use std::time::{Duration, Instant};
+
+use base64::Engine as _;
+use serde_json::{Value, json};
+
+/// How long anything may take: the machine may be small, and a cluster is slow.
+const PATIENCE: Duration = Duration::from_secs(120);
+/// Where the programs of the jobs are, in a container and on this machine.
+const PATH: &str = "/usr/bin:/bin";
+
+type Case = (&'static str, fn(&Subject<'_>));
+
+/// Every case; the names are told where one fails.
+const CASES: &[Case] = &[
+    ("a job has a life", a_job_has_a_life),
+    ("output keeps its order", output_keeps_its_order),
+    ("a failure has its exit code", a_failure_has_its_exit_code),
+    ("a program that is not there", a_program_that_is_not_there),
+    ("attempts are one log", attempts_are_one_log),
+    ("a deadline is kept", a_deadline_is_kept),
+    ("a cancelled job ends gently", a_cancelled_job_ends_gently),
+    ("a job that waits is cancelled", a_job_that_waits_is_cancelled),
+    ("a job is held back", a_job_is_held_back),
+    (
+        "a running job is held and begins anew",
+        a_running_job_is_held_and_begins_anew,
+    ),
+    ("a rerun is another job", a_rerun_is_another_job),
+    ("only what has ended is deleted", only_what_has_ended_is_deleted),
+    ("bytes stay as they are", bytes_stay_as_they_are),
+    ("a line of 1 MiB", a_line_of_one_mebibyte),
+    ("a stream goes on where it was cut", a_stream_goes_on_where_it_was_cut),
+    ("too much output ends a job", too_much_output_ends_a_job),
+    ("the program's world", the_programs_world),
+    ("words arrive as they were sent", words_arrive_as_they_were_sent),
+    ("nothing printed is nothing logged", nothing_printed_is_nothing_logged),
+];
+
+/// A server under test.
+pub(crate) struct Subject<'a> {
+    child: Child,
+    address: SocketAddr,
+    /// Takes away what the runner still has of a job that ended.
+    forget: Box<dyn Fn(&str) + Sync + 'a>,
+}
+
+impl Drop for Subject<'_> {
+    fn drop(&mut self) {
+        _ = self.child.kill();
+        _ = self.child.wait();
+    }
+}
+
+/// An answer, read whole.
+#[derive(Debug)]
+struct Answer {
+    status: u16,
+    head: String,
+    body: Vec<u8>,
+}
+
+impl Answer {
+    fn json(&self) -> Value {
+        serde_json::from_slice(&self.body).unwrap_or_else(|error| panic!("{error}: {self:?}"))
+    }
+
+    fn has(&self, header: &str) -> bool {
+        self.head.lines().any(|line| line.eq_ignore_ascii_case(header))
+    }
+}
+
+impl<'a> Subject<'a> {
+    /// Starts `labctl serve` with its data in `dir`; `forget` takes away what the runner still has of a job that ended.
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "tests run the program as a user would, in an environment of their own"
+    )]
+    pub(crate) fn start(
+        dir: &Path,
+        args: &[&str],
+        variables: &[(&str, &str)],
+        forget: impl Fn(&str) + Sync + 'a,
+    ) -> Self {
+        let mut child = Command::new(env!("CARGO_BIN_EXE_labctl"))
+            .args(["serve", "--listen", "127.0.0.1:0", "--drain", "0", "--finish", "5s"])
+            .args(args)
+            .env_clear()
+            .env("LABCTL_DATA_DIR", dir)
+            .env("SECRET_OF_THE_SERVER", "told")
+            .envs(variables.iter().copied())
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::inherit())
+            .spawn()
+            .expect("labctl starts");
+        let mut log = BufReader::new(child.stdout.take().expect("a pipe")).lines();
+        let address = loop {
+            let line = log
+                .next()
+                .expect("a line that says where it listens")
+                .expect("readable");
+            let line: Value = serde_json::from_str(&line).expect("JSON");
+            if line["message"] == "listening" {
+                break line["address"]
+                    .as_str()
+                    .expect("an address")
+                    .parse()
+                    .expect("an address");
+            }
+        };
+        // A pipe that nobody reads is full one day.
+        std::thread::spawn(move || log.map_while(Result::ok).for_each(drop));
+        let subject = Self {
+            child,
+            address,
+            forget: Box::new(forget),
+        };
+        let began = Instant::now();
+        while subject.get("/readyz").status != 200 {
+            assert!(began.elapsed() < PATIENCE, "{:?}", subject.get("/readyz"));
+            std::thread::sleep(Duration::from_millis(50));
+        }
+        subject
+    }
+
+    /// Runs every case and says which of them failed.
+    pub(crate) fn conforms(&self) -> Result<(), String> {
+        let failed = Mutex::new(Vec::new());
+        std::thread::scope(|scope| {
+            for (name, case) in CASES {
+                let failed = &failed;
+                scope.spawn(move || {
+                    if let Err(panic) = catch_unwind(AssertUnwindSafe(|| case(self))) {
+                        let said = panic.downcast_ref::<String>().cloned();
+                        let said = said.or_else(|| panic.downcast_ref::<&str>().map(ToString::to_string));
+                        let line = format!("{name}: {}", said.unwrap_or_default());
+                        failed.lock().expect("not poisoned").push(line);
+                    }
+                });
+            }
+        });
+        let failed = failed.into_inner().expect("not poisoned");
+        if failed.is_empty() {
+            Ok(())
+        } else {
+            Err(failed.join("\n"))
+        }
+    }
+
+    fn send(&self, method: &str, path: &str, headers: &[&str], body: &str) -> TcpStream {
+        let mut stream = TcpStream::connect(self.address).expect("connected");
+        stream.set_read_timeout(Some(PATIENCE)).expect("set");
+        // HTTP/1.0 has no parts of bodies that would have to be put together.
+        let mut head = format!("{method} {path} HTTP/1.0\r\nhost: localhost\r\n");
+        for header in headers {
+            _ = write!(head, "{header}\r\n");
+        }
+        if !body.is_empty() {
+            _ = write!(
+                head,
+                "content-type: application/json\r\ncontent-length: {}\r\n",
+                body.len()
+            );
+        }
+        write!(stream, "{head}\r\n{body}").expect("sent");
+        stream
+    }
+
+    fn ask(&self, method: &str, path: &str, headers: &[&str], body: &str) -> Answer {
+        let mut bytes = Vec::new();
+        self.send(method, path, headers, body)
+            .read_to_end(&mut bytes)
+            .expect("answered");
+        let end = bytes
+            .windows(4)
+            .position(|part| part == b"\r\n\r\n")
+            .expect("a whole head");
+        let head = String::from_utf8_lossy(&bytes[..end]).into_owned();
+        let status = head.split(' ').nth(1).expect("a status").parse().expect("a number");
+        Answer {
+            status,
+            head,
+            body: bytes.split_off(end + 4),
+        }
+    }
+
+    fn get(&self, path: &str) -> Answer {
+        self.ask("GET", path, &[], "")
+    }
+
+    fn post(&self, path: &str) -> Answer {
+        self.ask("POST", path, &[], "")
+    }
+
+    /// Creates a job of a document that says what is special about it, and returns its id.
+    fn create(&self, special: &Value) -> String {
+        let answer = self.ask("POST", "/jobs", &[], &document(special));
+        assert_eq!(answer.status, 201, "{answer:?}");
+        answer.json()["id"].as_str().expect("an id").to_owned()
+    }
+
+    fn shell(&self, script: &str) -> String {
+        self.create(&json!({"command": ["sh", "-c", script]}))
+    }
+
+    fn job(&self, id: &str) -> Value {
+        self.get(&format!("/jobs/{id}")).json()
+    }
+
+    fn wait(&self, id: &str, what: &str, is: impl Fn(&Value) -> bool) -> Value {
+        let began = Instant::now();
+        loop {
+            let job = self.job(id);
+            if is(&job) {
+                return job;
+            }
+            assert!(began.elapsed() < PATIENCE, "not {what}: {job}");
+            std::thread::sleep(Duration::from_millis(50));
+        }
+    }
+
+    fn state(&self, id: &str, state: &str) -> Value {
+        self.wait(id, state, |job| job["state"] == state)
+    }
+
+    /// Waits until a job has ended and its log is stored.
+    fn end(&self, id: &str) -> Value {
+        self.wait(id, "stored whole", |job| job["log_complete"] == true)
+    }
+
+    fn bytes(&self, id: &str) -> Vec<u8> {
+        let answer = self.get(&format!("/jobs/{id}/logs"));
+        assert_eq!(answer.status, 200, "{answer:?}");
+        answer.body
+    }
+
+    fn text(&self, id: &str) -> String {
+        String::from_utf8(self.bytes(id)).expect("UTF-8")
+    }
+
+    fn lines(&self, id: &str, query: &str) -> Vec<Value> {
+        let answer = self.get(&format!("/jobs/{id}/logs?format=ndjson{query}"));
+        assert_eq!(answer.status, 200, "{answer:?}");
+        let lines = answer.body.split(|byte| *byte == b'\n').filter(|line| !line.is_empty());
+        lines.map(|line| serde_json::from_slice(line).expect("JSON")).collect()
+    }
+
+    /// Waits until a job has printed this.
+    fn printed(&self, id: &str, text: &str) {
+        let began = Instant::now();
+        while !self.text(id).contains(text) {
+            assert!(began.elapsed() < PATIENCE, "no `{text}`: {}", self.job(id));
+            std::thread::sleep(Duration::from_millis(50));
+        }
+    }
+
+    /// Reads a log without the runner's help: what it has of the job is taken away.
+    fn outlives(&self, id: &str) {
+        self.end(id);
+        let before = (self.bytes(id), self.lines(id, ""), self.job(id));
+        (self.forget)(id);
+        let after = (self.bytes(id), self.lines(id, ""), self.job(id));
+        assert_eq!(String::from_utf8_lossy(&before.0), String::from_utf8_lossy(&after.0));
+        assert_eq!((before.1, before.2), (after.1, after.2));
+    }
+}
+
+/// Makes a whole document. A node of a cluster has room for all cases at once with these limits.
+fn document(special: &Value) -> String {
+    let mut whole = json!({
+        "name": "conformance", "env": {"PATH": PATH},
+        "limits": {"memory_mib": 64, "cpu_milli": 300, "seconds": 300},
+    });
+    for (name, value) in special.as_object().expect("an object") {
+        match (value, &mut whole[name]) {
+            (Value::Object(more), Value::Object(known)) => known.extend(more.clone()),
+            (value, place) => *place = value.clone(),
+        }
+    }
+    whole.to_string()
+}
+
+fn numbers(to: usize) -> String {
+    let mut out = String::new();
+    for number in 1..=to {
+        _ = writeln!(out, "{number}");
+    }
+    out
+}
+
+fn a_job_has_a_life(subject: &Subject<'_>) {
+    let body = document(
+        &json!({"name": "life", "command": ["sh", "-c", "echo hello; echo error >&2"],
+        "labels": {"case": "life"}}),
+    );
+    let key = "idempotency-key: conformance-life";
+    let first = subject.ask("POST", "/jobs", &[key], &body);
+    assert_eq!(first.status, 201, "{first:?}");
+    let id = first.json()["id"].as_str().expect("an id").to_owned();
+    assert!(first.has(&format!("location: /jobs/{id}")), "{first:?}");
+    let again = subject.ask("POST", "/jobs", &[key], &body);
+    assert!(
+        again.status == 201 && again.has("idempotent-replayed: true"),
+        "{again:?}"
+    );
+    assert_eq!(again.json()["id"], id.as_str());
+    let other = subject.ask("POST", "/jobs", &[key], &body.replace("hello", "other"));
+    assert_eq!(
+        (other.status, &other.json()["code"]),
+        (422, &"idempotency-key-reused".into())
+    );
+
+    let job = subject.end(&id);
+    assert_eq!(
+        (&job["state"], &job["exit_code"], &job["attempts"], &job["reason"]),
+        (&"succeeded".into(), &0.into(), &1.into(), &Value::Null),
+        "{job}"
+    );
+    let at = |name: &str| job[name].as_str().unwrap_or_else(|| panic!("{name}: {job}")).to_owned();
+    assert!(
+        at("created_at") <= at("started_at") && at("started_at") <= at("finished_at"),
+        "{job}"
+    );
+    let mut lines: Vec<String> = subject.text(&id).lines().map(str::to_owned).collect();
+    // The two outputs are read side by side, so only the order within each is known.
+    lines.sort();
+    assert_eq!(lines, ["error", "hello"]);
+    let listed = subject.get("/jobs?label=case%3Dlife&state=succeeded").json();
+    assert_eq!(listed["jobs"].as_array().map(Vec::len), Some(1), "{listed}");
+    assert_eq!(listed["jobs"][0]["id"], id.as_str());
+    // An end is for good, also for a late request.
+    assert_eq!(subject.post(&format!("/jobs/{id}/suspend")).status, 409);
+    subject.outlives(&id);
+}
+
+fn output_keeps_its_order(subject: &Subject<'_>) {
+    let id = subject.shell("i=0; while [ $i -lt 3000 ]; do i=$((i+1)); echo $i; done");
+    let followed = subject.get(&format!("/jobs/{id}/logs?follow"));
+    assert_eq!(String::from_utf8_lossy(&followed.body), numbers(3000));
+    subject.end(&id);
+    let lines = subject.lines(&id, "");
+    assert_eq!(lines.len(), 3000);
+    for (place, line) in (1u64..).zip(&lines) {
+        assert_eq!(
+            (line["number"].as_u64(), line["attempt"].as_u64()),
+            (Some(place), Some(1)),
+            "{line}"
+        );
+    }
+    assert!(lines.is_sorted_by_key(|line| line["at"].as_str().expect("a time").to_owned()));
+    let found = subject.lines(&id, "&grep=%5E1%2B%24");
+    assert_eq!(found.len(), 4, "1, 11, 111, 1111: {found:?}");
+    assert_eq!(subject.lines(&id, "&tail=2")[0]["text"], "2999");
+    subject.outlives(&id);
+}
+
+fn a_failure_has_its_exit_code(subject: &Subject<'_>) {
+    let id = subject.shell("echo before; exit 3");
+    // The first process of a container cannot be killed from within, so a child of it is.
+    let killed = subject.shell("sh -c 'kill -9 $$'; exit $?");
+    let job = subject.end(&id);
+    assert_eq!(
+        (&job["state"], &job["reason"], &job["exit_code"], &job["attempts"]),
+        (&"failed".into(), &"ExitCode".into(), &3.into(), &1.into()),
+        "{job}"
+    );
+    assert!(
+        job["message"].as_str().is_some_and(|text| text.contains("exit code 3")),
+        "{job}"
+    );
+    assert_eq!(subject.text(&id), "before\n");
+    let job = subject.end(&killed);
+    assert_eq!(
+        (&job["state"], &job["exit_code"]),
+        (&"failed".into(), &137.into()),
+        "{job}"
+    );
+}
+
+fn a_program_that_is_not_there(subject: &Subject<'_>) {
+    let id = subject.create(&json!({"command": ["no-such-program"]}));
+    let job = subject.end(&id);
+    assert_eq!(
+        (&job["state"], &job["reason"]),
+        (&"failed".into(), &"StartError".into()),
+        "{job}"
+    );
+    assert!(
+        job["message"]
+            .as_str()
+            .is_some_and(|text| text.contains("no-such-program")),
+        "{job}"
+    );
+}
+
+fn attempts_are_one_log(subject: &Subject<'_>) {
+    let id = subject.create(&json!({"command": ["sh", "-c", "echo one; printf two; exit 7"], "retries": 1}));
+    let followed = subject.get(&format!("/jobs/{id}/logs?follow"));
+    assert_eq!(
+        String::from_utf8_lossy(&followed.body),
+        "one\ntwo\none\ntwo\n",
+        "through both attempts"
+    );
+    let job = subject.end(&id);
+    assert_eq!(
+        (&job["state"], &job["reason"], &job["exit_code"], &job["attempts"]),
+        (&"failed".into(), &"BackoffLimitExceeded".into(), &7.into(), &2.into()),
+        "{job}"
+    );
+    let lines = subject.lines(&id, "");
+    let found: Vec<_> = lines
+        .iter()
+        .map(|line| (line["number"].as_u64(), line["attempt"].as_u64()))
+        .collect();
+    assert_eq!(
+        found,
+        [
+            (Some(1), Some(1)),
+            (Some(2), Some(1)),
+            (Some(3), Some(2)),
+            (Some(4), Some(2))
+        ]
+    );
+    assert_eq!(subject.lines(&id, "&attempt=2").len(), 2);
+    assert_eq!(subject.lines(&id, "&previous")[0]["number"], 1);
+    subject.outlives(&id);
+}
+
+fn a_deadline_is_kept(subject: &Subject<'_>) {
+    let id = subject.create(
+        &json!({"command": ["sh", "-c", "echo begun; exec sleep 600"], "limits": {"seconds": 4},
+        "retries": 3}),
+    );
+    let job = subject.end(&id);
+    assert_eq!(
+        (&job["state"], &job["reason"], &job["attempts"]),
+        (&"failed".into(), &"DeadlineExceeded".into(), &1.into()),
+        "{job}"
+    );
+    assert_eq!(subject.text(&id), "begun\n");
+}
+
+fn a_cancelled_job_ends_gently(subject: &Subject<'_>) {
+    let id = subject.create(&json!({"retries": 2,
+        "command": ["sh", "-c", "trap 'echo asked; exit 0' TERM; echo hello; sleep 600 & wait"]}));
+    subject.printed(&id, "hello");
+    let asked = subject.post(&format!("/jobs/{id}/cancel"));
+    assert_eq!(asked.status, 202, "{asked:?}");
+    let job = subject.end(&id);
+    assert_eq!(
+        (&job["state"], &job["reason"], &job["attempts"]),
+        (&"cancelled".into(), &"Cancelled".into(), &1.into()),
+        "{job}"
+    );
+    assert_eq!(subject.text(&id), "hello\nasked\n");
+    assert_eq!(
+        subject.post(&format!("/jobs/{id}/cancel")).status,
+        200,
+        "again is no error"
+    );
+}
+
+fn a_job_that_waits_is_cancelled(subject: &Subject<'_>) {
+    let id = subject.create(&json!({"command": ["sh", "-c", "echo never"], "suspend": true}));
+    subject.state(&id, "suspended");
+    assert!(subject.post(&format!("/jobs/{id}/cancel")).status < 300);
+    let job = subject.end(&id);
+    assert_eq!(
+        (&job["state"], &job["started_at"]),
+        (&"cancelled".into(), &Value::Null),
+        "{job}"
+    );
+    assert_eq!(subject.text(&id), "");
+}
+
+fn a_job_is_held_back(subject: &Subject<'_>) {
+    let id = subject.create(&json!({"command": ["sh", "-c", "echo late"], "suspend": true}));
+    std::thread::sleep(Duration::from_secs(2));
+    let job = subject.job(&id);
+    assert_eq!(
+        (&job["state"], &job["started_at"]),
+        (&"suspended".into(), &Value::Null),
+        "{job}"
+    );
+    assert_eq!(subject.post(&format!("/jobs/{id}/resume")).status, 200);
+    let job = subject.end(&id);
+    assert_eq!(
+        (&job["state"], &job["attempts"]),
+        (&"succeeded".into(), &1.into()),
+        "{job}"
+    );
+    assert_eq!(subject.text(&id), "late\n");
+}
+
+fn a_running_job_is_held_and_begins_anew(subject: &Subject<'_>) {
+    let id = subject.shell("echo begun; exec sleep 600");
+    subject.printed(&id, "begun");
+    let held = subject.post(&format!("/jobs/{id}/suspend"));
+    assert_eq!(
+        (held.status, &held.json()["state"]),
+        (200, &"suspended".into()),
+        "{held:?}"
+    );
+    subject.state(&id, "suspended");
+    assert_eq!(subject.post(&format!("/jobs/{id}/resume")).status, 200);
+    let began = Instant::now();
+    while subject.text(&id) != "begun\nbegun\n" {
+        assert!(
+            began.elapsed() < PATIENCE,
+            "{:?}: {}",
+            subject.text(&id),
+            subject.job(&id)
+        );
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    let lines = subject.lines(&id, "");
+    assert_eq!(
+        (&lines[0]["attempt"], &lines[1]["attempt"]),
+        (&1.into(), &2.into()),
+        "{lines:?}"
+    );
+    subject.state(&id, "running");
+    subject.post(&format!("/jobs/{id}/cancel"));
+    let job = subject.end(&id);
+    assert_eq!(
+        (&job["state"], &job["attempts"]),
+        (&"cancelled".into(), &2.into()),
+        "{job}"
+    );
+}
+
+fn a_rerun_is_another_job(subject: &Subject<'_>) {
+    let id = subject.create(&json!({"command": ["sh", "-c", "echo again; exit 2"], "labels": {"a": "b"}}));
+    subject.end(&id);
+    let rerun = subject.post(&format!("/jobs/{id}/rerun"));
+    assert_eq!(rerun.status, 201, "{rerun:?}");
+    let rerun = rerun.json();
+    assert_eq!(
+        (&rerun["parent"], &rerun["labels"]["a"]),
+        (&id.as_str().into(), &"b".into()),
+        "{rerun}"
+    );
+    let second = rerun["id"].as_str().expect("an id").to_owned();
+    assert_ne!(second, id);
+    let job = subject.end(&second);
+    assert_eq!(
+        (&job["state"], &job["exit_code"]),
+        (&"failed".into(), &2.into()),
+        "{job}"
+    );
+    assert_eq!(subject.text(&second), "again\n");
+}
+
+fn only_what_has_ended_is_deleted(subject: &Subject<'_>) {
+    let id = subject.shell("echo begun; exec sleep 600");
+    subject.printed(&id, "begun");
+    let path = format!("/jobs/{id}");
+    let refused = subject.ask("DELETE", &path, &[], "");
+    assert_eq!(
+        (refused.status, &refused.json()["code"]),
+        (409, &"state-conflict".into())
+    );
+    subject.post(&format!("{path}/cancel"));
+    subject.end(&id);
+    assert_eq!(subject.ask("DELETE", &path, &[], "").status, 204);
+    for (method, path) in [
+        ("GET", path.clone()),
+        ("GET", format!("{path}/logs")),
+        ("DELETE", path.clone()),
+    ] {
+        assert_eq!(subject.ask(method, &path, &[], "").status, 404, "{method} {path}");
+    }
+}
+
+fn bytes_stay_as_they_are(subject: &Subject<'_>) {
+    let id = subject.shell(r"printf 'a\000b\n\377\376\n\033[31mred\r\n\n  \n\303\244\nno end'");
+    subject.end(&id);
+    let expected: &[u8] = b"a\0b\n\xff\xfe\n\x1b[31mred\r\n\n  \n\xc3\xa4\nno end";
+    // Whatever is last in a log ends its line.
+    assert_eq!(subject.bytes(&id), [expected, b"\n"].concat());
+    let lines = subject.lines(&id, "");
+    assert_eq!(lines.len(), 7, "{lines:?}");
+    let whole = base64::engine::general_purpose::STANDARD.encode(b"\xff\xfe");
+    assert_eq!(lines[1]["base64"], whole.as_str(), "{lines:?}");
+    assert_eq!((&lines[5]["text"], &lines[5]["base64"]), (&"ä".into(), &Value::Null));
+    subject.outlives(&id);
+}
+
+fn a_line_of_one_mebibyte(subject: &Subject<'_>) {
+    let id = subject.shell("head -c 1048576 /dev/zero | tr '\\000' x; echo; echo after");
+    let job = subject.end(&id);
+    assert_eq!(job["state"], "succeeded", "{job}");
+    let text = subject.text(&id);
+    let lengths: Vec<usize> = text.lines().map(str::len).collect();
+    assert_eq!(lengths, [1 << 20, 5], "{}", &text[text.len() - 10..]);
+    let lines = subject.lines(&id, "");
+    assert_eq!((lines.len(), &lines[0]["partial"]), (2, &Value::Null));
+    subject.outlives(&id);
+}
+
+/// Reads events of a log until `most` lines are there or the stream ends; says whether it was the end of the log.
+fn events(subject: &Subject<'_>, id: &str, last: u64, most: usize, seen: &mut Vec<(u64, String)>) -> bool {
+    let last = format!("last-event-id: {last}");
+    let headers = ["accept: text/event-stream", last.as_str()];
+    let stream = subject.send("GET", &format!("/jobs/{id}/logs?follow"), &headers, "");
+    let (mut read, mut name, mut number) = (0, String::new(), None);
+    for line in BufReader::new(stream).lines().map_while(Result::ok) {
+        match line.split_once(": ") {
+            Some(("id", id)) => number = id.parse().ok(),
+            Some(("event", event)) => event.clone_into(&mut name),
+            Some(("data", data)) if name == "line" => {
+                let data: Value = serde_json::from_str(data).expect("JSON");
+                assert_eq!(data["number"].as_u64(), number);
+                seen.push((
+                    number.expect("a number"),
+                    data["text"].as_str().expect("text").to_owned(),
+                ));
+                read += 1;
+                if read == most {
+                    return false;
+                }
+            }
+            Some(("data", _)) if name == "end" => return true,
+            Some(("data", data)) => panic!("{name}: {data}"),
+            _ => {}
+        }
+    }
+    false
+}
+
+fn a_stream_goes_on_where_it_was_cut(subject: &Subject<'_>) {
+    let id = subject.shell("i=0; while [ $i -lt 60 ]; do i=$((i+1)); echo $i; sleep 0.05; done");
+    let mut seen = Vec::new();
+    let began = Instant::now();
+    while !events(subject, &id, seen.last().map_or(0, |(number, _)| *number), 7, &mut seen) {
+        assert!(began.elapsed() < PATIENCE, "{seen:?}");
+    }
+    let expected: Vec<(u64, String)> = (1..=60).map(|number| (number, number.to_string())).collect();
+    assert_eq!(seen, expected);
+    subject.outlives(&id);
+}
+
+fn too_much_output_ends_a_job(subject: &Subject<'_>) {
+    let id = subject.create(&json!({"command": ["sh", "-c", "yes 0123456789"], "limits": {"output_mib": 1}}));
+    let job = subject.end(&id);
+    assert_eq!(
+        (&job["state"], &job["reason"]),
+        (&"failed".into(), &"OutputLimitExceeded".into()),
+        "{job}"
+    );
+    let bytes = subject.bytes(&id).len();
+    assert!((1 << 20..3 << 20).contains(&bytes), "{bytes} bytes are stored");
+    let last = subject.lines(&id, "&tail=1").pop().expect("a line");
+    assert_eq!(last["stream"], "note", "{last}");
+    subject.outlives(&id);
+}
+
+fn the_programs_world(subject: &Subject<'_>) {
+    let script = "echo $LABCTL_JOB_ID; test \"$HOME\" = \"$PWD\" && echo home; ls -A | wc -l; echo kept > file; cat file; \
+                  cat; echo $OWN; env | grep -c -i secret; umask; exit 0";
+    let id = subject.create(&json!({"command": ["sh", "-c", script], "env": {"OWN": "mine"}}));
+    let job = subject.end(&id);
+    assert_eq!(job["state"], "succeeded", "{job}");
+    let lines: Vec<String> = subject.text(&id).lines().map(|line| line.trim().to_owned()).collect();
+    assert_eq!(lines[..6], [id.as_str(), "home", "0", "kept", "mine", "0"], "{lines:?}");
+}
+
+fn words_arrive_as_they_were_sent(subject: &Subject<'_>) {
+    let words = [
+        "$(HOME)",
+        "$$",
+        "$HOME",
+        "",
+        " a  b ",
+        "äöü 漢",
+        "--flag=\"x\"",
+        "`id`",
+        "a\nb",
+        "\\n",
+    ];
+    let mut command = vec!["printf", "<%s>\\n"];
+    command.extend(words);
+    let id = subject.create(&json!({"command": command, "env": {"A": "$(PATH) $$ ä"}}));
+    let variable =
+        subject.create(&json!({"command": ["sh", "-c", "printf %s \"$A\""], "env": {"A": "$(PATH) $$ ä\n"}}));
+    let job = subject.end(&id);
+    assert_eq!(job["state"], "succeeded", "{job}");
+    let expected: String = words.iter().map(|word| format!("<{word}>\n")).collect();
+    assert_eq!(subject.text(&id), expected);
+    subject.end(&variable);
+    assert_eq!(subject.text(&variable), "$(PATH) $$ ä\n");
+}
+
+fn nothing_printed_is_nothing_logged(subject: &Subject<'_>) {
+    let id = subject.create(&json!({"command": ["true"]}));
+    let followed = subject.get(&format!("/jobs/{id}/logs?follow"));
+    assert_eq!((followed.status, followed.body.len()), (200, 0), "{followed:?}");
+    let job = subject.end(&id);
+    assert_eq!(
+        (&job["state"], &job["exit_code"]),
+        (&"succeeded".into(), &0.into()),
+        "{job}"
+    );
+    subject.outlives(&id);
+}
