@@ -114,6 +114,9 @@ pub const SHARED: &str = "shared";
 /// The name of the label that holds the digest of the inputs that something was made from.
 pub const INPUTS_LABEL: &str = "labctl.dev/inputs";
 
+/// The annotation of a namespace in which the learner works, with the chapter as its value.
+pub const CHAPTER_ANNOTATION: &str = "labctl.dev/chapter";
+
 /// Reads an environment variable; an empty one counts as unset.
 pub fn variable(name: &str) -> Option<OsString> {
     #[expect(

@@ -44,6 +44,17 @@ impl Entry {
         Ok(chapter)
     }
 
+    /// Returns the catalogue that it is from.
+    ///
+    /// # Errors
+    /// [`Code::SpecUnreadable`].
+    pub fn catalogue(&self) -> Result<Catalogue> {
+        match self.dir.as_deref().and_then(Path::parent) {
+            Some(dir) => Catalogue::of_dir(dir),
+            None => Ok(Catalogue::embedded()),
+        }
+    }
+
     /// Returns the files below a part of the chapter's folder, such as `start` or `faults/no-probe`, with their paths
     /// from there; nothing where there is no such part.
     ///

@@ -117,7 +117,6 @@ struct Test<'a> {
     world: &'a World,
     entry: &'a Entry,
     chapter: &'a Chapter,
-    spec: &'a Spec,
     workspace: &'a Workspace,
     effort: &'a Effort,
     /// For each check, what was seen in the worlds in which it failed as it must.
@@ -141,7 +140,6 @@ pub async fn run(
         world,
         entry,
         chapter,
-        spec: &spec,
         workspace,
         effort,
         caught: BTreeMap::new(),

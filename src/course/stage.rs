@@ -6,7 +6,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context as _, Result};
 
-use super::catalogue::{Catalogue, Entry};
+use super::catalogue::Entry;
 use super::chapter::Chapter;
 use super::python;
 use super::setup::Step;
@@ -57,7 +57,7 @@ impl<'a> Stage<'a> {
             stage.fact("workspace", workspace.dir().display().to_string());
         }
         if wants.has("solutions") {
-            let dir = solutions(world)?;
+            let dir = solutions(world, entry)?;
             stage.fact("solutions", dir.display().to_string());
         }
         if wants.has("python") || wants.runs("python") {
@@ -253,8 +253,8 @@ fn facts(world: &World, wants: &Wants) -> Result<BTreeMap<String, String>> {
 }
 
 /// Lays the reference solutions of all chapters out in the cache.
-fn solutions(world: &World) -> Result<PathBuf> {
-    let catalogue = Catalogue::embedded();
+fn solutions(world: &World, entry: &Entry) -> Result<PathBuf> {
+    let catalogue = entry.catalogue()?;
     let mut hasher = files::Hasher::default();
     let mut all = Vec::new();
     for entry in catalogue.entries() {

@@ -11,7 +11,7 @@ use crate::check::schedule::Judged;
 use crate::course::chapter::Chapter;
 
 /// Returns the expectations that no fault proves, without those that have a written reason.
-pub fn survivors(chapter: &Chapter, spec: &Spec, caught: &BTreeMap<String, Vec<Judged>>) -> Vec<String> {
+pub(super) fn survivors(chapter: &Chapter, spec: &Spec, caught: &BTreeMap<String, Vec<Judged>>) -> Vec<String> {
     let mut out = Vec::new();
     for check in &chapter.checks {
         let Some(seen) = caught.get(&check.id) else {

@@ -6,6 +6,10 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 /// The port of the registry inside its container.
 pub const REGISTRY_PORT: u16 = 5000;
 
+/// The host in the names of the course's own images, such as `labctl.dev/job-dashboard:0.1.0`: the chart's default. A
+/// node finds it in the lab's registry, so what the course prints works as it is printed.
+pub const COURSE_HOST: &str = "labctl.dev";
+
 /// Returns `host:port` of the lab's registry as image names have it, on this machine and in the cluster alike.
 ///
 /// `localhost`, because engines speak plain HTTP to that name without being told.
@@ -13,9 +17,9 @@ pub fn registry_host(port: u16) -> String {
     format!("localhost:{port}")
 }
 
-/// Returns where a node keeps `hosts.toml` of a registry.
-pub fn hosts_path(port: u16) -> String {
-    format!("/etc/containerd/certs.d/{}/hosts.toml", registry_host(port))
+/// Returns where a node keeps `hosts.toml` of a host that image names begin with.
+pub fn hosts_path(host: &str) -> String {
+    format!("/etc/containerd/certs.d/{host}/hosts.toml")
 }
 
 /// Returns the `hosts.toml` that leads a node from `localhost:<port>` to the registry's container on the lab's network.
@@ -58,7 +62,10 @@ mod tests {
                 .as_array()
                 .is_some_and(|list| list.len() == 2)
         );
-        assert_eq!(hosts_path(5001), "/etc/containerd/certs.d/localhost:5001/hosts.toml");
+        assert_eq!(
+            hosts_path(&registry_host(5001)),
+            "/etc/containerd/certs.d/localhost:5001/hosts.toml"
+        );
     }
 
     #[test]

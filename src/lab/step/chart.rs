@@ -15,7 +15,7 @@ use serde_json::json;
 
 use super::{Site, cluster, dashboard_image, job_image, ready, token};
 use crate::assets;
-use crate::config::{INPUTS_LABEL, LABEL};
+use crate::config::{CHAPTER_ANNOTATION, INPUTS_LABEL, LABEL};
 use crate::drive::cluster::Cluster as Connection;
 use crate::drive::exec::Cmd;
 use crate::drive::files::{self, Digest, Hasher};
@@ -240,6 +240,18 @@ pub(super) async fn make_namespace(site: &Site, connection: &Connection) -> Resu
     }
 }
 
+/// Returns the chapter in which the learner works on the dashboard's objects: its start wrote it on the namespace, and
+/// what the learner makes there must not be undone by the next `up`.
+async fn worked_on(connection: &Connection) -> Result<Option<String>> {
+    let namespace = Api::<Namespace>::all(connection.client())
+        .get_opt(NAME)
+        .await
+        .diagnose(|| Diagnosis::new(Code::ClusterUnready, format!("read the namespace `{NAME}`")))?;
+    Ok(namespace
+        .and_then(|found| found.metadata.annotations)
+        .and_then(|mut annotations| annotations.remove(CHAPTER_ANNOTATION)))
+}
+
 #[async_trait]
 impl Step for Chart {
     fn id(&self) -> StepId {
@@ -261,6 +273,10 @@ impl Step for Chart {
 
     async fn observe(&self) -> Result<State> {
         let connection = Connection::connect(self.0.world().settings()).await?;
+        if let Some(chapter) = worked_on(&connection).await? {
+            let how = format!("left to you: you work on it in chapter {chapter} (labctl chapter {chapter} reset)");
+            return Ok(State::holds(how));
+        }
         let wanted = self.wanted(&connection).await?.short();
         Ok(match self.release(&connection).await? {
             Release::Absent => State::wanting("it is not installed"),

@@ -37,9 +37,11 @@ impl Wiring {
             .collect())
     }
 
-    fn hosts(&self) -> (String, String) {
-        let name = registry::container(self.0.name());
-        (wiring::hosts_path(self.port()), wiring::hosts_toml(&name))
+    /// Returns the files of a node that lead to the registry, with their texts.
+    fn hosts(&self) -> [(String, String); 2] {
+        let text = wiring::hosts_toml(&registry::container(self.0.name()));
+        let own = wiring::registry_host(self.port());
+        [own.as_str(), wiring::COURSE_HOST].map(|host| (wiring::hosts_path(host), text.clone()))
     }
 }
 
@@ -59,10 +61,11 @@ impl Step for Wiring {
 
     async fn observe(&self) -> Result<State> {
         let docker = self.0.world().docker().await?;
-        let (path, text) = self.hosts();
         for node in self.nodes().await? {
-            if docker.get_file(&node, &path).await?.as_deref() != Some(text.as_bytes()) {
-                return Ok(State::wanting("a node does not know the registry"));
+            for (path, text) in self.hosts() {
+                if docker.get_file(&node, &path).await?.as_deref() != Some(text.as_bytes()) {
+                    return Ok(State::wanting("a node does not know the registry"));
+                }
             }
         }
         let connection = Connection::connect(self.0.world().settings()).await?;
@@ -81,11 +84,9 @@ impl Step for Wiring {
 
     async fn apply(&self, _: &Progress) -> Result<()> {
         let docker = self.0.world().docker().await?;
-        let (path, text) = self.hosts();
+        let hosts = self.hosts().map(|(path, text)| (path, text.into_bytes()));
         for node in self.nodes().await? {
-            docker
-                .put_files(&node, &[(path.clone(), text.clone().into_bytes())])
-                .await?;
+            docker.put_files(&node, &hosts).await?;
         }
         let connection = Connection::connect(self.0.world().settings()).await?;
         let wanted = wiring::config_map(self.port(), &registry::container(self.0.name()));
