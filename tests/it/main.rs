@@ -10,6 +10,7 @@ mod conform;
 #[path = "../conformance.rs"]
 mod conformance;
 mod control;
+mod course;
 mod dashboard;
 mod doctor;
 mod generated;
