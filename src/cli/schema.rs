@@ -8,8 +8,10 @@ use crate::error::{Code, Diagnosis, Exit};
 
 /// Options of `labctl schema`
 #[derive(Debug, clap::Args)]
-#[command(after_help = "In an editor with the YAML language server, put this on top of a chapter.yaml:\n  \
-                        # yaml-language-server: $schema=chapter.json")]
+#[command(
+    after_help = "In an editor with the YAML language server, put this on top of a chapter.yaml:\n  \
+                        # yaml-language-server: $schema=chapter.json"
+)]
 pub struct Args {
     /// What it describes
     #[arg(value_enum, default_value = "chapter")]

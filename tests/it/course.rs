@@ -112,9 +112,9 @@ faults:
     breaks: it counts at once
     edit: [{file: server.py, find: time.sleep(0.15), put: pass}]
     caught_by: [count]
-  - id: two
-    breaks: it counts to two
-    edit: [{file: server.py, find: "(1, 2, 3)", put: "(1, 2)"}]
+  - id: four
+    breaks: it counts to four
+    edit: [{file: server.py, find: "(1, 2, 3)", put: "(1, 2, 3, 4)"}]
     caught_by: [count]
   - id: no-notes
     breaks: there are no notes
@@ -373,7 +373,8 @@ fn watching_sees_a_change_within_a_second_and_ends_when_all_is_met() {
 #[test]
 fn the_selftest_of_a_sound_chapter_passes_and_says_what_each_check_caught() {
     let world = world();
-    let output = chapter(&world, &["selftest", "90", "--json"]);
+    let seen = world.path("home/seen").display().to_string();
+    let output = chapter(&world, &["selftest", "90", "--json", "--record", &seen]);
     assert_eq!(output.exit, Some(0), "{output}");
     let events = output.json();
     let matrices = events
@@ -393,6 +394,20 @@ fn the_selftest_of_a_sound_chapter_passes_and_says_what_each_check_caught() {
     assert_eq!(row("fault dump")["verdicts"]["count"], "fail");
     assert_eq!(row("fault dump")["verdicts"]["hello"], "pass");
     assert_eq!(row("mended")["verdicts"]["count"], "pass");
+
+    // What was seen is judged again without a server; a spec that has become weaker is found.
+    let output = chapter(&world, &["selftest", "90", "--replay", &seen]);
+    assert_eq!(output.exit, Some(0), "{output}");
+    let weak = CHAPTER.replace(r#"{status: 200, json: {$.greeting: "hello {{who}}"}}"#, "{status: 200}");
+    world.write("labs/90-greet/chapter.yaml", weak);
+    let output = chapter(&world, &["selftest", "90", "--replay", &seen]);
+    assert_eq!(output.exit, Some(1), "{output}");
+    assert!(
+        output
+            .stderr
+            .contains("fault no-name: hello-name passes now, and failed when"),
+        "{output}"
+    );
 }
 
 #[test]
