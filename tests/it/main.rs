@@ -8,6 +8,7 @@ mod cli;
 mod client;
 mod control;
 mod dashboard;
+mod deidentify;
 mod doctor;
 mod generated;
 mod harness;
