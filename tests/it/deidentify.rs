@@ -150,6 +150,44 @@ fn a_shop_is_masked_measured_and_checked_by_jobs() {
     assert!(left.is_empty(), "it leaves nothing: {left:?}");
 }
 
+/// Returns the lines of output that the post shows.
+fn shown(post: &str) -> Vec<&str> {
+    let mut inside = false;
+    let mut out = Vec::new();
+    for line in post.lines() {
+        if line.starts_with("```") {
+            inside = line.starts_with("```console");
+        } else if inside && !line.starts_with("$ ") && line != "..." && !line.is_empty() {
+            out.push(line);
+        }
+    }
+    out
+}
+
+#[test]
+#[ignore = "it takes a minute: for when the example or its post changes"]
+fn the_post_shows_what_came_out() {
+    let folder = temporary();
+    let Run { exit, output } = run(&example().join("run"), &["--published-key"], folder.path());
+    assert_eq!(exit, Some(0), "{output}");
+    let post = std::fs::read_to_string(example().with_extension("md")).expect("the post");
+    let lines = shown(&post);
+    assert!(lines.len() > 50, "{lines:?}");
+    let list: Vec<&str> = output.lines().skip_while(|line| *line != "## jobs").collect();
+    for line in lines {
+        // A row of the list of jobs has an id and times of its own in each run.
+        let words: Vec<&str> = line.split_whitespace().collect();
+        let known = match words[..] {
+            ["ID", ..] => true,
+            [id, name, state @ ("succeeded" | "failed"), ..] if id.len() == 13 => list
+                .iter()
+                .any(|row| row.split_whitespace().skip(1).take(2).eq([name, state])),
+            _ => output.lines().any(|came| came == line),
+        };
+        assert!(known, "the post shows `{line}`, which did not come out: {output}");
+    }
+}
+
 #[test]
 fn the_masks_are_what_the_post_says() {
     let Some(python) = python() else {
