@@ -31,14 +31,14 @@ NICKNAMES = {
     "William": "Bill", "Robert": "Bob", "Elizabeth": "Liz", "Margaret": "Maggie", "Richard": "Rick", "Michael": "Mike",
     "Jennifer": "Jen", "Katherine": "Kate", "Christopher": "Chris", "Matthew": "Matt", "Alexander": "Sandy",
     "Victoria": "Vicky", "Edward": "Ted", "Patricia": "Trish", "Daniel": "Dan", "Andrew": "Drew",
-}  # fmt: skip
+}
 CITIES = {
     "Birmingham": ("B", 150), "Leeds": ("LS", 110), "Sheffield": ("S", 85), "Manchester": ("M", 82), "Bradford": ("BD", 70),
     "Liverpool": ("L", 68), "Bristol": ("BS", 66), "Cardiff": ("CF", 52), "Leicester": ("LE", 50), "Nottingham": ("NG", 47),
     "Newcastle": ("NE", 42), "Plymouth": ("PL", 37), "Derby": ("DE", 36), "Portsmouth": ("PO", 31), "York": ("YO", 30),
     "Norwich": ("NR", 28), "Exeter": ("EX", 19), "Carlisle": ("CA", 11), "Hereford": ("HR", 9), "Lerwick": ("ZE", 1.0),
     "Kirkwall": ("KW", 1.2), "Stornoway": ("HS", 0.8), "Llandrindod": ("LD", 0.6), "Galashiels": ("TD", 0.9),
-}  # fmt: skip
+}
 STREETS = """Orchard Station Victoria Church Mill School Chapel Albert Queens Manor Springfield Grange Highfield Northgate
 Wellington Beech Cedar Windsor Kestrel Foundry""".split()
 KINDS = ["Road", "Street", "Lane", "Close", "Avenue", "Terrace"]
@@ -179,7 +179,7 @@ def make(count, seed):
             "id": 100_001 + i, "given_name": given, "family_name": family, "email": email, "phone": phone,
             "birth_date": datetime.date(1935, 1, 1) + datetime.timedelta(days=int(rng.triangular(0, 26_500, 16_000))),
             "created_at": created, "referred_by": 100_001 + rng.randrange(i) if i and rng.random() < 0.15 else "",
-        })  # fmt: skip
+        })
     for person in people:
         city = rng.choices(list(CITIES), [weight for _, weight in CITIES.values()])[0]
         for kind in ["home"] + ["delivery"] * (rng.random() < 0.2):
@@ -188,7 +188,7 @@ def make(count, seed):
                 "id": 300_001 + len(tables["addresses"]), "customer_id": person["id"], "kind": kind,
                 "street": f"{rng.randrange(1, 180)} {rng.choice(STREETS)} {rng.choice(KINDS)}", "city": city,
                 "postcode": f"{CITIES[city][0]}{rng.randrange(1, 21)} {inward}",
-            })  # fmt: skip
+            })
         postcode = tables["addresses"][-1]["postcode"]
         own = []
         for _ in range(min(int(rng.paretovariate(1.3)), 30) if rng.random() < 0.8 else 0):
@@ -199,13 +199,13 @@ def make(count, seed):
             tables["orders"].append({
                 "id": order, "customer_id": person["id"], "placed_at": placed,
                 "status": rng.choices(["delivered", "returned", "open"], [90, 7, 3])[0],
-            })  # fmt: skip
+            })
             for line in range(1, 1 + min(int(rng.paretovariate(1.2)), 8)):
                 product = rng.choice(tables["products"])
                 tables["order_lines"].append({
                     "order_id": order, "line": line, "product_id": product["id"],
                     "quantity": min(int(rng.paretovariate(2)), 9), "price_cents": product["price_cents"],
-                })  # fmt: skip
+                })
         if rng.random() < 0.35:
             # In small letters here, as typed there: only lower(email) joins them.
             email = person["email"].title() if rng.random() < 0.1 else person["email"]

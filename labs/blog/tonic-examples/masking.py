@@ -24,7 +24,7 @@ ELSEWHERE = ("Elsewhere", "ZZ")
 
 ONSETS = ["b", "br", "d", "dr", "f", "g", "gr", "h", "j", "k", "l", "m", "n", "p", "pr", "r", "s", "st", "t", "tr"]
 VOWELS = ["a", "e", "i", "o", "u"]
-CODAS = ["k", "l", "m", "n", "r", "s", "th", "nd"]
+CODAS = ["k", "l", "m", "n", "r", "s", "th", "st"]
 INWARD = "ABDEFGHJLNPQRSTUWXYZ"
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 UNUSED_PAIRS = [a + b for a in LETTERS for b in LETTERS if a not in INWARD or b not in INWARD]

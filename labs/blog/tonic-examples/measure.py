@@ -19,7 +19,7 @@ JOINS = {
     "newsletter by lower(email)": """SELECT count(*) FROM newsletter n
         JOIN customers c ON lower(c.email) = lower(n.email)""",
     "order numbers in notes, same customer": r"""SELECT count(*) FROM support_notes n
-        JOIN orders o ON o.id = substring(n.body from '[Oo]rder (\d+)')::bigint AND o.customer_id = n.customer_id""",
+        JOIN orders o ON o.id = substring(n.body from '(?i)order (\d+)')::bigint AND o.customer_id = n.customer_id""",
 }
 VALUE = "SELECT sum(l.quantity * l.price_cents) AS cents FROM orders o JOIN order_lines l ON l.order_id = o.id"
 SPREAD = {
