@@ -1,5 +1,6 @@
 """What the masks promise: python3 -m unittest test_masking"""
 
+import hashlib
 import os
 import tempfile
 import unittest
@@ -55,6 +56,15 @@ class Masks(unittest.TestCase):
     def test_dates_move_by_whole_weeks_and_never_by_none(self):
         days = {self.mask.shift(customer).days for customer in range(500)}
         self.assertEqual(days, {7 * week for week in range(-8, 9) if week})
+
+    def test_the_published_key_gives_what_the_post_shows(self):
+        mask = masking.Masker(hashlib.sha256(b"the key of the post").digest())
+        self.assertEqual(mask.id("orders", 512345), 1045072)
+        names = mask.name("given", "Katherine"), mask.name("family", "Wilson")
+        self.assertEqual(names, ("Kezler", "Huprezvar"))
+        self.assertEqual(mask.email("katherine.wilson@postbox.test"), "u1d1446e74e9d7@mail78cb7.example")
+        self.assertEqual(mask.phone("+44 7123 456789"), "+44 6290 067425")
+        self.assertEqual(mask.postcode("LS6 2AB", set()), "LS9 3VB")
 
     def test_a_key_that_others_can_read_is_refused(self):
         with tempfile.NamedTemporaryFile("w") as file:
