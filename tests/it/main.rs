@@ -12,6 +12,7 @@ mod conformance;
 mod control;
 mod course;
 mod dashboard;
+mod deidentify;
 mod doctor;
 mod generated;
 mod harness;
