@@ -370,18 +370,17 @@ pub fn seen(job: Option<&JobFacts>, pods: &[PodFacts], uncreated: Option<&str>) 
         .iter()
         .filter(|pod| (pod.has_log() || pod.is_finished()) && !(held > 0 && holds(pod)));
     let (ended, running): (Vec<_>, Vec<_>) = begun.partition(|pod| pod.is_finished());
-    let ended = u32::try_from(ended.len()).unwrap_or(u32::MAX);
-    // Pods of attempts that ended can be gone, and are still counted.
+    let number = |count: usize| u32::try_from(count).unwrap_or(u32::MAX);
+    // Pods of attempts that ended can be gone, and are still counted; one that is asked to end can be counted already.
     let counted = job.map_or(0, JobFacts::counted);
+    let alive = number(running.iter().filter(|pod| !pod.deleting).count());
+    let there = number(ended.len() + running.len());
     let mut out = Seen {
         phase: Phase::Waiting,
         reason: None,
         message: None,
         exit_code: pods.iter().rev().find_map(PodFacts::code),
-        attempts: ended
-            .max(counted)
-            .saturating_add(held)
-            .saturating_add(u32::try_from(running.len()).unwrap_or(u32::MAX)),
+        attempts: there.max(counted.saturating_add(alive)).saturating_add(held),
         started_ms: pods.iter().filter_map(PodFacts::started_ms).min(),
         finished_ms: None,
     };

@@ -533,3 +533,27 @@ fn attempts_that_were_held_back_are_counted_once() {
         );
     }
 }
+
+/// At a deadline Kubernetes counts a pod as failed while its program still has its time to end.
+#[test]
+fn an_attempt_that_is_counted_while_it_ends_is_one() {
+    let status = |phase: &str, state: Value| {
+        json!({"phase": phase, "containerStatuses": [{"name": "job", "image": "", "imageID": "", "ready": false,
+            "restartCount": 0, "state": state}]})
+    };
+    let ending = pod_with(
+        1,
+        status("Running", json!({"running": {"startedAt": "2026-01-01T00:00:05Z"}})),
+        json!({"deletionTimestamp": "2026-01-01T00:00:08Z"}),
+    );
+    for (failed, pods, attempts) in [
+        (0, vec![ending.clone()], 1),
+        (1, vec![ending], 1),
+        (1, vec![], 1),
+        (1, vec![running(2)], 2),
+        (2, vec![ended(2, 3, "Error"), running(3)], 3),
+    ] {
+        let job = retried(3, json!({"failed": failed}));
+        assert_eq!(seen(Some(&job), &pods, None).attempts, attempts, "{failed} {pods:?}");
+    }
+}
