@@ -240,6 +240,17 @@ impl<'a> Subject<'a> {
         self.wait(id, "stored whole", |job| job["log_complete"] == true)
     }
 
+    /// Reads what the program printed. What the dashboard itself says within a log is apart: a runner that begins attempts
+    /// itself says more about them than one that sees them begin.
+    fn printed_by(&self, id: &str, query: &str) -> String {
+        let answer = self.get(&format!("/jobs/{id}/logs?format=text{query}"));
+        assert_eq!(answer.status, 200, "{answer:?}");
+        let text = String::from_utf8(answer.body).expect("UTF-8");
+        text.split_inclusive('\n')
+            .filter(|line| !line.starts_with("[labctl] "))
+            .collect()
+    }
+
     fn bytes(&self, id: &str) -> Vec<u8> {
         let answer = self.get(&format!("/jobs/{id}/logs"));
         assert_eq!(answer.status, 200, "{answer:?}");
@@ -407,12 +418,8 @@ fn a_program_that_is_not_there(subject: &Subject<'_>) {
 
 fn attempts_are_one_log(subject: &Subject<'_>) {
     let id = subject.create(&json!({"command": ["sh", "-c", "echo one; printf two; exit 7"], "retries": 1}));
-    let followed = subject.get(&format!("/jobs/{id}/logs?follow"));
-    assert_eq!(
-        String::from_utf8_lossy(&followed.body),
-        "one\ntwo\none\ntwo\n",
-        "through both attempts"
-    );
+    let followed = subject.printed_by(&id, "&follow");
+    assert_eq!(followed, "one\ntwo\none\ntwo\n", "through both attempts");
     let job = subject.end(&id);
     assert_eq!(
         (&job["state"], &job["reason"], &job["exit_code"], &job["attempts"]),
@@ -420,20 +427,18 @@ fn attempts_are_one_log(subject: &Subject<'_>) {
         "{job}"
     );
     let lines = subject.lines(&id, "");
-    let found: Vec<_> = lines
+    let numbers: Vec<_> = lines
         .iter()
-        .map(|line| (line["number"].as_u64(), line["attempt"].as_u64()))
+        .map(|line| line["number"].as_u64().expect("a number"))
         .collect();
-    assert_eq!(
-        found,
-        [
-            (Some(1), Some(1)),
-            (Some(2), Some(1)),
-            (Some(3), Some(2)),
-            (Some(4), Some(2))
-        ]
-    );
-    assert_eq!(subject.lines(&id, "&attempt=2").len(), 2);
+    assert!(numbers.iter().copied().eq(1..=lines.len() as u64), "{lines:?}");
+    let own: Vec<_> = lines.iter().filter(|line| line["stream"] != "note").collect();
+    let found: Vec<_> = own
+        .iter()
+        .map(|line| line["attempt"].as_u64().expect("an attempt"))
+        .collect();
+    assert_eq!(found, [1, 1, 2, 2], "{lines:?}");
+    assert_eq!(subject.printed_by(&id, "&attempt=2"), "one\ntwo\n");
     assert_eq!(subject.lines(&id, "&previous")[0]["number"], 1);
     subject.outlives(&id);
 }
@@ -449,7 +454,7 @@ fn a_deadline_is_kept(subject: &Subject<'_>) {
         (&"failed".into(), &"DeadlineExceeded".into(), &1.into()),
         "{job}"
     );
-    assert_eq!(subject.text(&id), "begun\n");
+    assert_eq!(subject.printed_by(&id, ""), "begun\n");
 }
 
 fn a_cancelled_job_ends_gently(subject: &Subject<'_>) {
@@ -585,9 +590,10 @@ fn only_what_has_ended_is_deleted(subject: &Subject<'_>) {
 }
 
 fn bytes_stay_as_they_are(subject: &Subject<'_>) {
-    let id = subject.shell(r"printf 'a\000b\n\377\376\n\033[31mred\r\n\n  \n\303\244\nno end'");
+    // A carriage return before the end of a line is missing: containerd drops it, as Go's `bufio.ReadLine` does.
+    let id = subject.shell(r"printf 'a\000b\n\377\376\n\033[31mr\red\n\n  \n\303\244\nno end'");
     subject.end(&id);
-    let expected: &[u8] = b"a\0b\n\xff\xfe\n\x1b[31mred\r\n\n  \n\xc3\xa4\nno end";
+    let expected: &[u8] = b"a\0b\n\xff\xfe\n\x1b[31mr\red\n\n  \n\xc3\xa4\nno end";
     // Whatever is last in a log ends its line.
     assert_eq!(subject.bytes(&id), [expected, b"\n"].concat());
     let lines = subject.lines(&id, "");

@@ -342,11 +342,13 @@ pub fn observe(job: &Job, seen: &Seen, now_ms: i64) -> Change {
         Phase::Ending => (State::Stopping, seen.reason.clone(), seen.message.clone()),
         // What ended well before the request to end it reached it ended well.
         Phase::Succeeded => (State::Succeeded, seen.reason.clone(), seen.message.clone()),
-        Phase::Failed | Phase::Gone if job.cancelling => (
+        Phase::Failed if job.cancelling => (
             State::Cancelled,
             Some(reason::CANCELLED.to_owned()),
             seen.message.clone(),
         ),
+        // That nothing is left of it is what was asked for, and needs no other word.
+        Phase::Gone if job.cancelling => (State::Cancelled, Some(reason::CANCELLED.to_owned()), None),
         Phase::Failed => (State::Failed, seen.reason.clone(), seen.message.clone()),
         Phase::Gone => (
             State::Failed,

@@ -96,6 +96,15 @@ impl Server {
         server
     }
 
+    /// Waits until the server says that it can do all that it is for.
+    fn ready(&self) {
+        let start = Instant::now();
+        while self.get("/readyz").0 != 200 {
+            assert!(start.elapsed() < LIMIT, "{:?}", self.get("/readyz"));
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+
     fn get(&self, path: &str) -> (u16, String) {
         let answer = self.ask("GET", path, &["x-request-id: test-1"], "");
         (answer.status, answer.text())
@@ -238,7 +247,7 @@ fn each_request_is_one_line_of_json() {
 fn sigterm_makes_it_unready_then_ends_it_with_0() {
     let world = bare();
     let mut server = Server::start(&world, &["--drain", "700ms"]);
-    assert_eq!(server.get("/readyz").0, 200);
+    server.ready();
     let asked = Instant::now();
     server.signal(Signal::TERM);
     server.log_until("stopping; a second signal ends it at once");
@@ -369,6 +378,7 @@ fn a_file_that_is_no_database_is_refused_and_left_as_it_is() {
 fn the_probe_says_what_it_was_answered() {
     let world = bare();
     let server = Server::start(&world, &[]);
+    server.ready();
     let base = format!("http://{}", server.address);
     let run = |url: &str, expect: &str| bare().run(&["probe", "http", url, "--expect", expect]);
     let output = run(&format!("{base}/readyz"), "200");

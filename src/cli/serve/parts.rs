@@ -109,6 +109,8 @@ impl Parts {
             quota_bytes: args.quota.map(|mib| mib.saturating_mul(1 << 20)),
             health: health.clone(),
         };
+        // Until it is put together, no job can be asked for.
+        health.set("store", Err("it has not answered since the server started".to_owned()));
         let store = places.first().await?;
         let guard = Guard::new(auth, args.host.clone());
         let api = Api::new(guard, Streams::new(args.max_streams.get(), closing.clone()));

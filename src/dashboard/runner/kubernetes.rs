@@ -297,7 +297,14 @@ impl Runner for Kubernetes {
 
     async fn suspend(&self, job: &Job, suspend: bool) -> Result<(), RunnerError> {
         // One that is not there yet is created as its row says.
-        self.patch(job, desired::suspend(suspend)).await
+        if !suspend {
+            return self.patch(job, desired::resume()).await;
+        }
+        // The row can be behind what was seen.
+        let view = self.cache().view(job.id);
+        let begun = view.seen.map_or(0, |seen| seen.attempts).max(job.attempts);
+        let counted = self.cache().job(job.id).map_or(0, |known| known.counted());
+        self.patch(job, desired::hold(begun.saturating_sub(counted))).await
     }
 
     async fn forget(&self, job: &Job) -> Result<(), RunnerError> {

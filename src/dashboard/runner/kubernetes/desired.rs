@@ -31,6 +31,9 @@ pub const OWNER: &str = "labctl.dev/owner";
 pub const OUTPUT_MIB: &str = "labctl.dev/output-mib";
 /// The annotation that says why the dashboard ended it, where that is not what its owner asked for.
 pub const ENDED: &str = "labctl.dev/ended";
+/// The annotation that says how many attempts were ended to hold the job back: Kubernetes removes their pods and does not
+/// count them.
+pub const HELD: &str = "labctl.dev/held-attempts";
 /// The container in which the program runs.
 pub const CONTAINER: &str = "job";
 
@@ -212,9 +215,14 @@ fn resources(limits: Limits) -> ResourceRequirements {
     }
 }
 
-/// Returns the patch that holds a Job back or lets it go on.
-pub fn suspend(suspend: bool) -> Value {
-    json!({"spec": {"suspend": suspend}})
+/// Returns the patch that holds a Job back; `held` says how many attempts were ended for that, this time and before.
+pub fn hold(held: u32) -> Value {
+    json!({"spec": {"suspend": true}, "metadata": {"annotations": {HELD: held.to_string()}}})
+}
+
+/// Returns the patch that lets a Job go on.
+pub fn resume() -> Value {
+    json!({"spec": {"suspend": false}})
 }
 
 /// Returns the patch after which Kubernetes removes a Job that has ended.
@@ -368,7 +376,11 @@ mod tests {
 
     #[test]
     fn patches_change_one_thing() {
-        assert_eq!(suspend(true), json!({"spec": {"suspend": true}}));
+        assert_eq!(
+            hold(2),
+            json!({"spec": {"suspend": true}, "metadata": {"annotations": {"labctl.dev/held-attempts": "2"}}})
+        );
+        assert_eq!(resume(), json!({"spec": {"suspend": false}}));
         assert_eq!(forget(), json!({"spec": {"ttlSecondsAfterFinished": 120}}));
         assert_eq!(
             ended("X"),

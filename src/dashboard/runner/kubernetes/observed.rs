@@ -34,6 +34,8 @@ pub struct JobFacts {
     pub output_bytes: Option<u64>,
     /// Why the dashboard ended it.
     pub ended: Option<String>,
+    /// How many attempts were ended to hold it back.
+    held: u32,
     retries: u32,
     failed: u32,
     succeeded: u32,
@@ -150,6 +152,9 @@ impl JobFacts {
             forgotten: spec.is_some_and(|spec| spec.ttl_seconds_after_finished.is_some()),
             output_bytes: annotation(desired::OUTPUT_MIB).and_then(|mib| mib.parse::<u64>().ok()?.checked_mul(1 << 20)),
             ended: annotation(desired::ENDED),
+            held: annotation(desired::HELD)
+                .and_then(|held| held.parse().ok())
+                .unwrap_or(0),
             retries: spec
                 .and_then(|spec| spec.backoff_limit)
                 .map_or(6, |limit| count(Some(limit))),
@@ -161,6 +166,11 @@ impl JobFacts {
             failing: holds("FailureTarget"),
             completing: holds("SuccessCriteriaMet").is_some(),
         })
+    }
+
+    /// Returns how many attempts Kubernetes has counted: those that have ended, and not those that were held back.
+    pub fn counted(&self) -> u32 {
+        self.failed.saturating_add(self.succeeded)
     }
 
     /// Returns whether Kubernetes says that it has ended.
@@ -353,19 +363,24 @@ pub fn sort(pods: &mut [PodFacts]) {
 
 /// Returns how a job is. `pods` are in the order of attempts; `uncreated` says why the last pod could not be created.
 pub fn seen(job: Option<&JobFacts>, pods: &[PodFacts], uncreated: Option<&str>) -> Seen {
-    let begun = pods.iter().filter(|pod| pod.has_log() || pod.is_finished());
+    // A pod that goes because the job is held back is among those that were held.
+    let held = job.map_or(0, |job| job.held);
+    let holds = |pod: &PodFacts| pod.deleting || job.is_some_and(|job| job.suspended) && !pod.is_finished();
+    let begun = pods
+        .iter()
+        .filter(|pod| (pod.has_log() || pod.is_finished()) && !(held > 0 && holds(pod)));
     let (ended, running): (Vec<_>, Vec<_>) = begun.partition(|pod| pod.is_finished());
-    let ended = u32::try_from(ended.len()).unwrap_or(u32::MAX);
-    // Pods of attempts that ended can be gone, and are still counted.
-    let counted = job.map_or(0, |job| job.failed.saturating_add(job.succeeded));
+    let number = |count: usize| u32::try_from(count).unwrap_or(u32::MAX);
+    // Pods of attempts that ended can be gone, and are still counted; one that is asked to end can be counted already.
+    let counted = job.map_or(0, JobFacts::counted);
+    let alive = number(running.iter().filter(|pod| !pod.deleting).count());
+    let there = number(ended.len() + running.len());
     let mut out = Seen {
         phase: Phase::Waiting,
         reason: None,
         message: None,
         exit_code: pods.iter().rev().find_map(PodFacts::code),
-        attempts: ended
-            .max(counted)
-            .saturating_add(u32::try_from(running.len()).unwrap_or(u32::MAX)),
+        attempts: there.max(counted.saturating_add(alive)).saturating_add(held),
         started_ms: pods.iter().filter_map(PodFacts::started_ms).min(),
         finished_ms: None,
     };

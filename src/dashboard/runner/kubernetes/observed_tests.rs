@@ -489,3 +489,71 @@ fn attempts_of_pods_that_are_gone_are_still_counted() {
     );
     assert_eq!(seen.attempts, 4);
 }
+
+/// Kubernetes forgets the attempts whose pods it removes to hold a Job back; an attempt has a number all the same.
+#[test]
+fn attempts_that_were_held_back_are_counted_once() {
+    let job = |held: u32, suspended: bool, failed: u32| {
+        job_with(
+            json!({"suspend": suspended, "backoffLimit": 3}),
+            json!({"failed": failed}),
+            json!({"annotations": {"labctl.dev/held-attempts": held.to_string()}}),
+        )
+    };
+    let going = |number: u32, state: Value| {
+        pod_with(
+            number,
+            json!({"phase": "Running", "containerStatuses": [{"name": "job", "image": "", "imageID": "", "ready": false,
+                "restartCount": 0, "state": state}]}),
+            json!({"deletionTimestamp": "2026-01-01T00:00:08Z"}),
+        )
+    };
+    let still = json!({"running": {"startedAt": "2026-01-01T00:00:05Z"}});
+    for (held, suspended, failed, pods, attempts) in [
+        // It runs, and is asked to be held: before the pod is asked to end, while it ends, ended, gone.
+        (0, false, 0, vec![running(1)], 1),
+        (1, true, 0, vec![running(1)], 1),
+        (1, true, 0, vec![going(1, still.clone())], 1),
+        (1, true, 0, vec![going(1, terminated(137, "Error"))], 1),
+        (1, true, 0, vec![], 1),
+        // It goes on, perhaps while the pod before still ends.
+        (1, false, 0, vec![going(1, still)], 1),
+        (1, false, 0, vec![running(2)], 2),
+        (1, false, 1, vec![ended(2, 3, "Error"), running(3)], 3),
+        // And is held again.
+        (2, true, 1, vec![ended(2, 3, "Error"), running(3)], 3),
+        (2, false, 1, vec![ended(2, 3, "Error"), running(4)], 4),
+        // One that failed before it was held is counted by Kubernetes.
+        (1, true, 1, vec![ended(1, 3, "Error"), running(2)], 2),
+    ] {
+        let seen = seen(Some(&job(held, suspended, failed)), &pods, None);
+        assert_eq!(
+            seen.attempts, attempts,
+            "{held} held, {suspended}, {failed} failed, {pods:?}"
+        );
+    }
+}
+
+/// At a deadline Kubernetes counts a pod as failed while its program still has its time to end.
+#[test]
+fn an_attempt_that_is_counted_while_it_ends_is_one() {
+    let status = |phase: &str, state: Value| {
+        json!({"phase": phase, "containerStatuses": [{"name": "job", "image": "", "imageID": "", "ready": false,
+            "restartCount": 0, "state": state}]})
+    };
+    let ending = pod_with(
+        1,
+        status("Running", json!({"running": {"startedAt": "2026-01-01T00:00:05Z"}})),
+        json!({"deletionTimestamp": "2026-01-01T00:00:08Z"}),
+    );
+    for (failed, pods, attempts) in [
+        (0, vec![ending.clone()], 1),
+        (1, vec![ending], 1),
+        (1, vec![], 1),
+        (1, vec![running(2)], 2),
+        (2, vec![ended(2, 3, "Error"), running(3)], 3),
+    ] {
+        let job = retried(3, json!({"failed": failed}));
+        assert_eq!(seen(Some(&job), &pods, None).attempts, attempts, "{failed} {pods:?}");
+    }
+}
