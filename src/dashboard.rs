@@ -7,7 +7,7 @@
 //! | [`http`] | routes and what is around them: request ids, the access log, limits, problems |
 //! | [`service`] | what can be asked of the dashboard, whoever asks: no HTTP in it |
 //! | [`control`] | what makes jobs happen: begins them, writes down how they are, stores their output |
-//! | [`job`] | a job's id, states and spec; pure |
+//! | [`job`] | a job's id, states and spec, templates and schedules; pure |
 //! | [`log`] | lines of output, how they are packed, and the hub where viewers find them |
 //! | [`runner`] | what runs jobs: child processes, Kubernetes |
 //! | [`store`] | where jobs are kept: SQLite, PostgreSQL |

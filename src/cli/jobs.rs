@@ -1,5 +1,6 @@
 //! `labctl jobs`: a client of the job-dashboard.
 
+mod documents;
 mod follow;
 mod run;
 mod show;
@@ -73,6 +74,12 @@ enum Verb {
         #[arg(required = true)]
         ids: Vec<JobId>,
     },
+    /// Templates: jobs with parameters, which `run --template` runs
+    #[command(subcommand)]
+    Templates(documents::Templates),
+    /// Schedules: jobs that are made by themselves
+    #[command(subcommand)]
+    Schedules(documents::Schedules),
 }
 
 /// Which jobs a list shows.
@@ -165,6 +172,8 @@ impl Args {
         match self.verb {
             Verb::Run(args) => return args.run(&client).await,
             Verb::Logs(args) => return args.run(&client).await,
+            Verb::Templates(verb) => verb.run(&client).await?,
+            Verb::Schedules(verb) => verb.run(&client).await?,
             Verb::List(list) => list.run(&client).await?,
             Verb::Get { id } => {
                 let detail: ApiDetail = client.get(&format!("/jobs/{id}")).await?;

@@ -5,6 +5,7 @@
 //! truth of its own.
 
 mod collect;
+pub mod fire;
 
 use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
@@ -64,6 +65,10 @@ struct Inner {
     health: Health,
     holder: String,
     wake: Notify,
+    /// A schedule changed.
+    planned: Notify,
+    /// The newest id that this server made or knows of.
+    last: Mutex<Option<JobId>>,
     /// Who reads which job's output.
     collectors: Mutex<BTreeMap<JobId, JoinHandle<()>>>,
     asked: Mutex<Asked>,
@@ -92,6 +97,8 @@ impl Control {
             health,
             holder,
             wake: Notify::new(),
+            planned: Notify::new(),
+            last: Mutex::default(),
             collectors: Mutex::default(),
             asked: Mutex::default(),
         }))
@@ -100,6 +107,25 @@ impl Control {
     /// Says that there is something to do: a job was created, resumed or cancelled.
     pub fn wake(&self) {
         self.0.wake.notify_one();
+    }
+
+    /// Says that a schedule was made, changed or resumed.
+    pub fn plan(&self) {
+        self.0.planned.notify_one();
+    }
+
+    /// Makes the id of a new job. Ids never go back in one server, whatever its clock does.
+    pub fn new_id(&self) -> JobId {
+        let mut last = self.0.last.lock().unwrap_or_else(PoisonError::into_inner);
+        let id = JobId::after(*last, now_ms(), noise());
+        *last = Some(id);
+        id
+    }
+
+    /// Takes note of an id, so that new ones follow it.
+    pub fn know(&self, id: Option<JobId>) {
+        let mut last = self.0.last.lock().unwrap_or_else(PoisonError::into_inner);
+        *last = id.max(*last);
     }
 
     /// Works until it is dropped: while it has the lease.
@@ -166,7 +192,12 @@ impl Control {
         *self.asked() = Asked::default();
         let (sender, told) = mpsc::channel(1024);
         let runner = Arc::clone(&self.0.runner);
-        tokio::join!(runner.watch(sender), self.listen(told), self.begin_all());
+        tokio::join!(
+            runner.watch(sender),
+            self.listen(told),
+            self.begin_all(),
+            self.fire_all()
+        );
     }
 
     fn asked(&self) -> MutexGuard<'_, Asked> {
@@ -465,4 +496,15 @@ fn quiet(phase: Phase) -> Seen {
         started_ms: None,
         finished_ms: None,
     }
+}
+
+/// Returns bits that two servers which make an id in the same millisecond do not share by rule.
+fn noise() -> u32 {
+    use std::hash::{BuildHasher as _, RandomState};
+    use std::sync::LazyLock;
+    use std::sync::atomic::{AtomicU32, Ordering};
+    static KEYS: LazyLock<RandomState> = LazyLock::new(RandomState::new);
+    static COUNT: AtomicU32 = AtomicU32::new(0);
+    let hash = KEYS.hash_one(COUNT.fetch_add(1, Ordering::Relaxed));
+    u32::try_from(hash >> 42).unwrap_or_default()
 }

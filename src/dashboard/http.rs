@@ -17,7 +17,9 @@ pub mod logs;
 pub mod openapi;
 pub mod problem;
 pub mod query;
+pub mod schedules;
 pub mod streams;
+pub mod templates;
 
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;

@@ -2,7 +2,9 @@
 //!
 //! The same states describe a child process and a Kubernetes Job, so everything above the runner treats both alike.
 
+pub mod schedule;
 pub mod spec;
+pub mod template;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -383,6 +385,16 @@ pub fn observe(job: &Job, seen: &Seen, now_ms: i64) -> Change {
         change.attempts = Some(seen.attempts);
     }
     change
+}
+
+/// Returns what changes in a job that has not ended when someone asks for its end.
+pub fn asked_to_end(job: &Job) -> Change {
+    Change {
+        cancelling: Some(true),
+        state: (job.state == State::Running).then_some(State::Stopping),
+        reason: Some(Some(reason::CANCELLED.to_owned())),
+        ..Change::default()
+    }
 }
 
 /// Cuts a message to [`MESSAGE_BYTES`] between characters.

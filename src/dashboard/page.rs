@@ -10,6 +10,8 @@
 //! | `list`, `query` | the list, and what it shows as it stands in its address |
 //! | `job`, `tail` | one job, and the end of its log for browsers without scripts |
 //! | `form`, `words` | the form of a new job, and the command line in it |
+//! | `templates`, `inputs` | templates, and the fields that a schema becomes |
+//! | `schedules` | schedules, with their next occurrences |
 //! | `act` | what is done to jobs, asked for once more where it cannot be undone |
 //! | `show` | times, durations, states |
 //! | `files` | style sheet, scripts, pictures |
@@ -17,11 +19,14 @@
 mod act;
 mod files;
 mod form;
+mod inputs;
 mod job;
 mod list;
 mod query;
+mod schedules;
 mod show;
 mod tail;
+mod templates;
 mod visit;
 mod words;
 
@@ -39,6 +44,22 @@ pub fn router() -> Router<Api> {
         .route("/ui/jobs", post(form::create))
         .route("/ui/jobs/{id}", get(job::page))
         .route("/ui/jobs/{id}/head", get(job::head))
+        .route("/ui/templates", get(templates::list).post(templates::save))
+        .route("/ui/templates/new", get(templates::empty))
+        .route("/ui/templates/{name}", get(templates::page).post(templates::run))
+        .route("/ui/templates/{name}/edit", get(templates::edit))
+        .route(
+            "/ui/templates/{name}/delete",
+            get(templates::doomed).post(templates::delete),
+        )
+        .route("/ui/schedules", get(schedules::list).post(schedules::save))
+        .route("/ui/schedules/new", get(schedules::empty))
+        .route("/ui/schedules/{name}", get(schedules::page).post(schedules::act))
+        .route("/ui/schedules/{name}/edit", get(schedules::edit))
+        .route(
+            "/ui/schedules/{name}/delete",
+            get(schedules::doomed).post(schedules::delete),
+        )
         .route("/ui/act", get(act::confirm).post(act::perform))
         .route("/ui/theme", post(visit::choose_theme))
         .route("/ui/help", get(list::help))

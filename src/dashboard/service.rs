@@ -2,6 +2,7 @@
 //!
 //! Knows no status codes and no headers. Every call takes a [`Caller`]; whoever's job it may not see does not exist for it.
 
+pub mod documents;
 pub mod tail;
 
 use std::collections::BTreeSet;
@@ -11,9 +12,11 @@ use sha2::{Digest as _, Sha256};
 
 use super::control::{Control, now_ms};
 use super::job::spec::{Fault, Spec};
-use super::job::{Change, Job, JobId, State, reason};
+use super::job::template::Origin;
+use super::job::{self, Change, Job, JobId, State};
 use super::log::hub::Hub;
 use super::runner::{Runner, RunnerError};
+use super::store::documents::Kind;
 use super::store::{Changed, Counts, Created, Filter, JobStore, Key, NewJob, Page, Scope, StoreError};
 
 /// How many jobs a page may have.
@@ -64,6 +67,27 @@ pub enum ServiceError {
     /// The job changed since the caller looked at it.
     #[error("the job has changed since")]
     Changed,
+    /// There is no such document, or it is not the caller's.
+    #[error("there is no such {0}")]
+    Missing(Kind),
+    /// Another document has the name.
+    #[error("there is a {0} of this name already")]
+    Taken(Kind),
+    /// The document is somebody else's, who alone may change it.
+    #[error("only its owner may change this {0}")]
+    NotYours(Kind),
+    /// The document changed since the caller looked at it.
+    #[error("the {0} has changed since")]
+    Stale(Kind),
+    /// The document is well formed and wrong.
+    #[error("the {0} cannot be used as it is written")]
+    Faulty(Kind, Vec<Fault>),
+    /// The arguments of a template are wrong.
+    #[error("no job can be made with these parameters")]
+    Arguments(Vec<Fault>),
+    /// There are as many documents as there may be.
+    #[error("there are as many {0}s as there may be; delete some first")]
+    TooMany(Kind),
     /// The store failed.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -80,7 +104,6 @@ struct Inner {
     runner: Arc<dyn Runner>,
     control: Control,
     hub: Hub,
-    last: Mutex<Option<JobId>>,
     /// Keys of requests that are being worked on in this server: owner and key.
     in_flight: Mutex<BTreeSet<(String, String)>>,
 }
@@ -121,22 +144,14 @@ impl Service {
         control: Control,
         hub: Hub,
     ) -> std::result::Result<Self, StoreError> {
-        let last = store.newest().await?;
+        control.know(store.newest().await?);
         Ok(Self(Arc::new(Inner {
             store,
             runner,
             control,
             hub,
-            last: Mutex::new(last),
             in_flight: Mutex::default(),
         })))
-    }
-
-    fn new_id(&self) -> JobId {
-        let mut last = self.0.last.lock().unwrap_or_else(PoisonError::into_inner);
-        let id = JobId::after(*last, now_ms(), noise());
-        *last = Some(id);
-        id
     }
 
     /// Creates a job. With a key, asking again with the same document returns the job of the first time.
@@ -144,6 +159,9 @@ impl Service {
     /// # Errors
     /// [`ServiceError::Invalid`], [`ServiceError::KeyReused`], [`ServiceError::KeyInFlight`], [`ServiceError::Store`].
     pub async fn create(&self, caller: &Caller, spec: Spec, key: Option<String>) -> Result<Created> {
+        let key = key
+            .map(|key| checked_key(key, &serde_json::to_vec(&spec).unwrap_or_default(), None))
+            .transpose()?;
         self.create_from(caller, spec, key, None, None).await
     }
 
@@ -151,21 +169,20 @@ impl Service {
         &self,
         caller: &Caller,
         spec: Spec,
-        key: Option<String>,
-        template: Option<String>,
+        key: Option<Key>,
+        template: Option<Origin>,
         parent: Option<JobId>,
     ) -> Result<Created> {
         let faults = spec.faults();
         if !faults.is_empty() {
             return Err(ServiceError::Invalid(faults));
         }
-        let key = key.map(|key| checked_key(key, &spec, parent)).transpose()?;
         let _in_flight = key.as_ref().map(|key| self.take_key(caller, key)).transpose()?;
         let created = self
             .0
             .store
             .create(NewJob {
-                id: self.new_id(),
+                id: self.0.control.new_id(),
                 owner: caller.name.clone(),
                 spec,
                 template,
@@ -203,7 +220,14 @@ impl Service {
         let mut spec = self.spec(caller, id).await?;
         // It was held back once; whoever wants it to run again wants it to run.
         spec.suspend = false;
-        self.create_from(caller, spec, key, job.template, Some(id)).await
+        let key = key
+            .map(|key| checked_key(key, &serde_json::to_vec(&spec).unwrap_or_default(), Some(id)))
+            .transpose()?;
+        let template = match job.template {
+            None => None,
+            Some(name) => Some(self.0.store.origin(id).await?.unwrap_or_else(|| name.as_str().into())),
+        };
+        self.create_from(caller, spec, key, template, Some(id)).await
     }
 
     /// Returns a job.
@@ -316,12 +340,7 @@ fn wanted(job: &Job, action: Action) -> Result<Option<Change>> {
     match action {
         Action::Cancel if job.cancelling || job.state == State::Cancelled => Ok(None),
         Action::Cancel if job.state.is_final() => refused("cancelled"),
-        Action::Cancel => Ok(Some(Change {
-            cancelling: Some(true),
-            state: (job.state == State::Running).then_some(State::Stopping),
-            reason: Some(Some(reason::CANCELLED.to_owned())),
-            ..Change::default()
-        })),
+        Action::Cancel => Ok(Some(job::asked_to_end(job))),
         Action::Suspend if job.state.is_final() || job.state == State::Stopping || job.cancelling => {
             refused("suspended")
         }
@@ -343,7 +362,8 @@ fn wanted(job: &Job, action: Action) -> Result<Option<Change>> {
     }
 }
 
-fn checked_key(key: String, spec: &Spec, parent: Option<JobId>) -> Result<Key> {
+/// Takes a client's key with a digest of what was asked under it.
+fn checked_key(key: String, asked: &[u8], parent: Option<JobId>) -> Result<Key> {
     let sane = (1..=KEY_BYTES).contains(&key.len()) && key.bytes().all(|byte| (0x21..0x7f).contains(&byte));
     if !sane {
         return Err(ServiceError::Parameter(format!(
@@ -351,21 +371,10 @@ fn checked_key(key: String, spec: &Spec, parent: Option<JobId>) -> Result<Key> {
         )));
     }
     let mut hasher = Sha256::new();
-    hasher.update(serde_json::to_vec(spec).unwrap_or_default());
+    hasher.update(asked);
     hasher.update(parent.map_or(-1, JobId::number).to_be_bytes());
     Ok(Key {
         key,
         body: hasher.finalize().into(),
     })
-}
-
-/// Returns bits that two servers which make an id in the same millisecond do not share by rule.
-fn noise() -> u32 {
-    use std::hash::{BuildHasher as _, RandomState};
-    use std::sync::LazyLock;
-    use std::sync::atomic::{AtomicU32, Ordering};
-    static KEYS: LazyLock<RandomState> = LazyLock::new(RandomState::new);
-    static COUNT: AtomicU32 = AtomicU32::new(0);
-    let hash = KEYS.hash_one(COUNT.fetch_add(1, Ordering::Relaxed));
-    u32::try_from(hash >> 42).unwrap_or_default()
 }

@@ -3,6 +3,7 @@
 //! Rows are narrow, so that a list reads little; specs and logs lie beside them. Counters per owner and state are kept by
 //! whoever changes a row, in the same transaction, so that nobody has to count. SQL is written in these modules alone.
 
+pub mod documents;
 pub mod postgres;
 pub mod sqlite;
 
@@ -19,7 +20,9 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 
+use self::documents::Documents;
 use super::job::spec::Spec;
+use super::job::template::Origin;
 use super::job::{Change, Job, JobId, State};
 use super::log::Chunk;
 
@@ -62,7 +65,7 @@ pub struct NewJob {
     /// What it is to run.
     pub spec: Spec,
     /// The template it is made from.
-    pub template: Option<String>,
+    pub template: Option<Origin>,
     /// The job that it is a rerun of.
     pub parent: Option<JobId>,
     /// When, in milliseconds since 1970.
@@ -162,9 +165,9 @@ pub async fn open(address: &str, settings: sqlite::Settings) -> Result<Arc<dyn J
     Ok(Arc::new(sqlite::Sqlite::open(Path::new(path), settings).await?))
 }
 
-/// A store of jobs.
+/// A store of jobs, and of the documents that jobs are made of.
 #[async_trait]
-pub trait JobStore: Send + Sync {
+pub trait JobStore: Documents {
     /// Returns what it is, for the log and for `/readyz`, without secrets: `SQLite`, `PostgreSQL 15.18`.
     fn name(&self) -> String;
 

@@ -405,6 +405,65 @@ fn without_scripts_one_can_do_all_the_same() {
 }
 
 #[test]
+fn a_template_is_run_and_scheduled_without_scripts() {
+    let Some(browser) = Browser::open(Look {
+        scripts: false,
+        ..Look::default()
+    }) else {
+        return;
+    };
+    let site = Site::start();
+    browser.go(&site.url("/"));
+    browser.follow("header a[href='/ui/templates']");
+    browser.follow(".cards a[href='/ui/templates/hello']");
+    browser.fill("[name='p.name']", "Ann; echo <b>no</b>");
+    browser.fill("[name='p.count']", "1");
+    browser.follow("form.job .primary");
+    let id = browser.url().rsplit('/').next().expect("an id").to_owned();
+    site.ended(&id);
+    browser.go(&site.url(&format!("/ui/jobs/{id}")));
+    let log = browser.text("pre.log");
+    assert!(log.contains("1: hello, Ann; echo <b>no</b>"), "{log}");
+    // What it was made with stands in the form for the next one.
+    browser.follow("#head a[href^='/ui/schedules/new']");
+    browser.fill("#name", "nightly");
+    browser.fill("#cron", "30 2 31 2 *");
+    browser.follow("form.job .primary");
+    assert!(
+        browser.text("#cron-fault").contains("is at no time"),
+        "{}",
+        browser.text("main")
+    );
+    browser.fill("#cron", "30 2 * * *");
+    browser.fill("#time_zone", "Europe/Berlin");
+    browser.follow("button[value=preview]");
+    assert_eq!(
+        browser.text("ol.times").matches(" 02:30 +0").count(),
+        5,
+        "{}",
+        browser.text("main")
+    );
+    browser.follow("form.job .primary");
+    let page = browser.text("main");
+    assert!(
+        page.contains("nightly") && page.matches(" 02:30 +0").count() == 5,
+        "{page}"
+    );
+    browser.follow("button[value=run]");
+    assert!(
+        browser.text("#head").contains("schedule=nightly"),
+        "{}",
+        browser.text("#head")
+    );
+    browser.go(&site.url("/ui/schedules/nightly"));
+    browser.follow("button[value=suspend]");
+    assert!(browser.text("main").contains("none before it is resumed"));
+    browser.follow("a.danger");
+    browser.follow("form.answer .danger");
+    assert!(browser.text("main").contains("There are no schedules yet"));
+}
+
+#[test]
 fn every_control_has_a_name_and_its_turn_on_any_screen() {
     for width in [360, 1200] {
         let look = Look {
@@ -417,11 +476,21 @@ fn every_control_has_a_name_and_its_turn_on_any_screen() {
         let id = site
             .create(&json!({"name": long, "command": ["sh", "-c", LONG], "labels": {(long.as_str()): long.as_str()}}));
         site.create(&json!({"name": "held", "command": ["true"], "suspend": true}));
+        let schedule =
+            json!({"name": "nightly", "cron": "30 2 * * *", "time_zone": "Europe/Berlin", "template": "hello"});
+        let kept = request(site.port, "POST", "/schedules", Some(&schedule));
+        assert_eq!(kept.0, 201, "{}", kept.1);
         site.ended(&id);
         let pages = [
             "/",
             "/?state=broken",
             "/ui/jobs/new",
+            "/ui/templates",
+            "/ui/templates/new",
+            "/ui/templates/hello",
+            "/ui/schedules",
+            "/ui/schedules/new?template=hello",
+            "/ui/schedules/nightly",
             &format!("/ui/jobs/{id}"),
             &format!("/ui/act?do=delete&id={id}"),
             "/ui/help",

@@ -45,6 +45,8 @@ fn help_says_how_to_begin() {
         "cancel",
         "rerun",
         "delete",
+        "templates",
+        "schedules",
         "labctl serve",
         "--url",
     ] {

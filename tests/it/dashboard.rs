@@ -11,12 +11,14 @@ use async_trait::async_trait;
 use labctl::dashboard::control::Control;
 use labctl::dashboard::health::Health;
 use labctl::dashboard::job::spec::{Limits, Spec};
+use labctl::dashboard::job::template::Origin;
 use labctl::dashboard::job::{Change, Job, JobId};
 use labctl::dashboard::log::hub::Hub;
 use labctl::dashboard::log::{Chunk, Line};
 use labctl::dashboard::runner::process::{Options, ProcessRunner};
 use labctl::dashboard::service::tail::{Item, Select};
 use labctl::dashboard::service::{Action, Caller, Service, ServiceError};
+use labctl::dashboard::store::documents::{Document, Documents, Kind, Mark, NewDocument};
 use labctl::dashboard::store::sqlite::{self, Sqlite};
 use labctl::dashboard::store::{Changed, Counts, Created, Filter, JobStore, NewJob, Page, Scope, StoreError};
 
@@ -26,6 +28,8 @@ pub(crate) const LIMIT: Duration = Duration::from_secs(30);
 pub(crate) struct Flaky {
     inner: Sqlite,
     pub(crate) down: AtomicBool,
+    /// Marks of schedules cannot be written.
+    pub(crate) cut: AtomicBool,
     /// How often it was asked while it was away.
     pub(crate) refused: AtomicUsize,
     /// How long storing a part of a log takes.
@@ -39,6 +43,45 @@ impl Flaky {
             return Err(StoreError::Unavailable(anyhow::anyhow!("taken away by the test")));
         }
         Ok(&self.inner)
+    }
+}
+
+#[async_trait]
+impl Documents for Flaky {
+    async fn documents(&self, kind: Kind, scope: &Scope) -> Result<Vec<Document>, StoreError> {
+        self.answer()?.documents(kind, scope).await
+    }
+    async fn document(&self, kind: Kind, name: &str, version: Option<i64>) -> Result<Option<Document>, StoreError> {
+        self.answer()?.document(kind, name, version).await
+    }
+    async fn add_document(&self, kind: Kind, new: &NewDocument) -> Result<Option<Document>, StoreError> {
+        self.answer()?.add_document(kind, new).await
+    }
+    async fn change_document(
+        &self,
+        kind: Kind,
+        name: &str,
+        version: i64,
+        text: &str,
+        now_ms: i64,
+    ) -> Result<Option<Document>, StoreError> {
+        self.answer()?.change_document(kind, name, version, text, now_ms).await
+    }
+    async fn remove_document(&self, kind: Kind, name: &str, version: i64) -> Result<bool, StoreError> {
+        self.answer()?.remove_document(kind, name, version).await
+    }
+    async fn origin(&self, id: JobId) -> Result<Option<Origin>, StoreError> {
+        self.answer()?.origin(id).await
+    }
+    async fn marks(&self) -> Result<BTreeMap<String, Mark>, StoreError> {
+        self.answer()?.marks().await
+    }
+    async fn set_mark(&self, schedule: &str, before: Option<i64>, mark: &Mark) -> Result<bool, StoreError> {
+        // A server that is cut off after it made a job and before it could say so.
+        if self.cut.load(Ordering::Relaxed) {
+            return Err(StoreError::Unavailable(anyhow::anyhow!("cut off by the test")));
+        }
+        self.answer()?.set_mark(schedule, before, mark).await
     }
 }
 
@@ -134,6 +177,7 @@ impl Dashboard {
         let store = Arc::new(Flaky {
             inner,
             down: AtomicBool::new(false),
+            cut: AtomicBool::new(false),
             refused: AtomicUsize::new(0),
             slow: std::sync::Mutex::default(),
         });

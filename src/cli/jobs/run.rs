@@ -6,10 +6,11 @@ use std::time::Duration;
 
 use anyhow::Result;
 use reqwest::Method;
+use serde_json::{Map, Value, json};
 
-use super::{Client, follow, say, show};
+use super::{Client, documents, follow, say, show};
 use crate::cli::Outcome;
-use crate::dashboard::http::api::{ApiDetail, ApiJob};
+use crate::dashboard::http::api::{ApiDetail, ApiJob, ApiTemplate};
 use crate::dashboard::job::State;
 use crate::dashboard::job::spec::{Limits, Spec};
 use crate::drive::dashboard::Request;
@@ -23,12 +24,18 @@ const LOOK: (Duration, Duration) = (Duration::from_millis(50), Duration::from_se
 pub(super) struct Args {
     /// The program and its arguments
     #[arg(
-        required = true,
+        required_unless_present = "template",
         trailing_var_arg = true,
         allow_hyphen_values = true,
         value_name = "COMMAND"
     )]
     command: Vec<String>,
+    /// Run this template instead of a command
+    #[arg(long, short, value_name = "NAME", conflicts_with_all = ["command", "name", "env", "label", "image", "retries", "deadline", "memory", "suspend"])]
+    template: Option<String>,
+    /// A parameter of the template; may be given several times. What is no text is written as JSON: -p count=3
+    #[arg(long, short, value_name = "NAME=VALUE", value_parser = pair, requires = "template")]
+    parameter: Vec<(String, String)>,
     /// The job's name; by default the program's
     #[arg(long, value_name = "NAME")]
     name: Option<String>,
@@ -69,6 +76,20 @@ fn pair(text: &str) -> Result<(String, String), String> {
         Some((name, value)) if !name.is_empty() => Ok((name.to_owned(), value.to_owned())),
         _ => Err("it must be NAME=VALUE".to_owned()),
     }
+}
+
+/// Reads a parameter's value: a text where the schema wants one, and else JSON, where it is some.
+fn typed(schema: Option<&Value>, text: &str) -> Value {
+    let is_text = |kind: &Value| kind == "string";
+    let wants_text = match schema.and_then(|schema| schema.get("type")) {
+        Some(Value::Array(kinds)) => kinds.iter().any(is_text),
+        Some(kind) => is_text(kind),
+        None => schema
+            .and_then(|schema| schema.get("enum")?.as_array())
+            .is_some_and(|values| values.iter().any(|value| value == text)),
+    };
+    let read = (!wants_text).then(|| serde_json::from_str(text).ok()).flatten();
+    read.unwrap_or_else(|| Value::String(text.to_owned()))
 }
 
 /// Makes a key that nobody else has: the request may be sent again where the connection broke.
@@ -139,11 +160,36 @@ impl Args {
         .error())
     }
 
+    /// Returns the request of a template's job. Whether a value is a text or JSON is for the template's schema to say.
+    async fn of_template(&self, client: &Client<'_>, name: &str) -> Result<Value> {
+        let template = if self.parameter.is_empty() {
+            None
+        } else {
+            let path = format!("/templates/{}", documents::escaped(name));
+            Some(client.get::<ApiTemplate>(&path).await?.template())
+        };
+        let mut parameters = Map::new();
+        for (name, text) in &self.parameter {
+            let schema = template.as_ref().and_then(|template| template.property(name));
+            let value = typed(schema, text);
+            if parameters.insert(name.clone(), value).is_some() {
+                let what = format!("the parameter `{name}` is given twice");
+                return Err(Diagnosis::new(Code::Arguments, what)
+                    .hint("labctl jobs run --help")
+                    .error());
+            }
+        }
+        Ok(json!({"template": name, "parameters": parameters}))
+    }
+
     pub(super) async fn run(&self, client: &Client<'_>) -> Result<Outcome> {
-        let spec = self.spec()?;
+        let body = match &self.template {
+            Some(name) => self.of_template(client, name).await?,
+            None => serde_json::to_value(self.spec()?)?,
+        };
         let request = Request {
             headers: vec![("idempotency-key", self.key.clone().unwrap_or_else(key))],
-            body: Some(serde_json::to_value(&spec)?),
+            body: Some(body),
         };
         let job: ApiJob = client.read(Method::POST, "/jobs", request).await?;
         let id = job.id;
@@ -186,6 +232,18 @@ impl Args {
 mod tests {
     use super::*;
     use crate::dashboard::job::spec::is_name;
+
+    #[test]
+    fn a_value_is_what_the_schema_wants() {
+        let value = |schema: Value, text: &str| typed(Some(&schema), text);
+        assert_eq!(value(json!({"type": "string"}), "3"), "3");
+        assert_eq!(value(json!({"type": "integer"}), "3"), 3);
+        assert_eq!(value(json!({"type": "boolean"}), "true"), true);
+        assert_eq!(value(json!({"type": "integer"}), "three"), "three");
+        assert_eq!(value(json!({"enum": ["3", "x"]}), "3"), "3");
+        assert_eq!(value(json!({"type": "array"}), r#"["a"]"#), json!(["a"]));
+        assert_eq!(typed(None, "3"), 3);
+    }
 
     #[test]
     fn every_program_gives_a_name() {

@@ -95,7 +95,7 @@ pub(super) fn verdict(job: &ApiJob) -> String {
 }
 
 /// Shows no control characters: what is in a message must not move the cursor.
-fn plain(text: &str) -> String {
+pub(super) fn plain(text: &str) -> String {
     text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
 }
 
@@ -170,7 +170,7 @@ fn moment(at: Moment) -> String {
 }
 
 /// Quotes a command so that a shell would take it apart again.
-fn quoted(command: &[String]) -> String {
+pub(super) fn quoted(command: &[String]) -> String {
     let quote = |word: &String| {
         let safe = !word.is_empty()
             && word
@@ -213,7 +213,12 @@ pub(super) fn detail(detail: &ApiDetail, screen: &Screen) -> String {
     let finished = job.finished_at.and_then(|end| took(job, end.0));
     line("took", &finished.map(span).unwrap_or_default());
     line("rerun of", &job.parent.map(|id| id.to_string()).unwrap_or_default());
-    line("template", job.template.as_deref().unwrap_or_default());
+    match &detail.origin {
+        Some(origin) if origin.version > 0 => {
+            line("template", &format!("{}, version {}", origin.template, origin.version))
+        }
+        _ => line("template", job.template.as_deref().unwrap_or_default()),
+    }
     line("command", &quoted(&spec.command));
     line("image", spec.image.as_deref().unwrap_or_default());
     for (name, value) in &spec.env {

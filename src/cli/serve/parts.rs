@@ -227,6 +227,7 @@ impl Places {
             holder.to_owned(),
         );
         let service = Service::new(Arc::clone(&store), Arc::clone(runner), control.clone(), hub.clone()).await?;
+        service.seed().await?;
         self.health.set("store", Ok(store.name()));
         Ok((service, control))
     }

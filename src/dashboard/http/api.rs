@@ -5,12 +5,17 @@ use std::collections::BTreeMap;
 
 use jiff::Timestamp;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use serde_json::{Map, Value};
 use utoipa::ToSchema;
 
+use crate::dashboard::job::schedule::{Concurrency, Schedule};
 use crate::dashboard::job::spec::Spec;
+use crate::dashboard::job::template::{Origin, Template};
 use crate::dashboard::job::{Job, JobId, State};
 use crate::dashboard::log::{Line, Stream};
+use crate::dashboard::service::documents::Kept;
 use crate::dashboard::store::Counts;
+use crate::dashboard::store::documents::Mark;
 
 /// A moment in milliseconds since 1970; in JSON an RFC 3339 string with milliseconds, such as
 /// `2026-03-04T05:06:07.089Z`.
@@ -110,6 +115,210 @@ impl From<Job> for ApiJob {
     }
 }
 
+/// What makes a job of a template.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+#[schema(as = JobOfTemplate)]
+pub struct ApiJobOfTemplate {
+    /// The template's name.
+    #[schema(max_length = 63)]
+    pub template: String,
+    /// Its arguments, as the template's schema has them; those that are not given have their defaults.
+    #[serde(default)]
+    #[schema(value_type = Object)]
+    pub parameters: Map<String, Value>,
+}
+
+/// What makes a job: a document of its own, or a template.
+#[derive(Serialize, ToSchema)]
+#[serde(untagged)]
+#[schema(as = NewJob)]
+#[expect(dead_code, reason = "it describes the body, which is read as one or the other")]
+pub(super) enum ApiNewJob {
+    /// The job.
+    Spec(Box<Spec>),
+    /// The template.
+    Template(ApiJobOfTemplate),
+}
+
+/// A document that is kept, with what is known of it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct ApiKept {
+    /// Whose it is.
+    pub owner: String,
+    /// How often it changed, from 1; its `ETag`.
+    pub version: i64,
+    /// When it was made.
+    #[schema(value_type = String, format = DateTime)]
+    pub created_at: Moment,
+    /// When it last changed.
+    #[schema(value_type = String, format = DateTime)]
+    pub changed_at: Moment,
+}
+
+/// A template that is kept.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+#[schema(as = KeptTemplate)]
+pub struct ApiTemplate {
+    /// The name.
+    pub name: String,
+    /// What it is for.
+    pub description: String,
+    /// The parameters: a JSON Schema.
+    #[schema(value_type = Object)]
+    pub parameters: Value,
+    /// The job's document, with placeholders.
+    #[schema(value_type = Object)]
+    pub job: Value,
+    /// What is known of it.
+    #[serde(flatten)]
+    pub kept: ApiKept,
+}
+
+impl From<Kept<Template>> for ApiTemplate {
+    fn from(kept: Kept<Template>) -> Self {
+        Self {
+            kept: ApiKept::of(&kept),
+            name: kept.document.name,
+            description: kept.document.description,
+            parameters: kept.document.parameters,
+            job: kept.document.job,
+        }
+    }
+}
+
+impl ApiTemplate {
+    /// Returns the template alone.
+    pub fn template(self) -> Template {
+        Template {
+            name: self.name,
+            description: self.description,
+            parameters: self.parameters,
+            job: self.job,
+        }
+    }
+}
+
+impl ApiKept {
+    fn of<T>(kept: &Kept<T>) -> Self {
+        Self {
+            owner: kept.owner.clone(),
+            version: kept.version,
+            created_at: Moment(kept.created_ms),
+            changed_at: Moment(kept.changed_ms),
+        }
+    }
+}
+
+/// All templates, by their names.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+#[schema(as = Templates)]
+pub struct ApiTemplates {
+    /// The templates.
+    pub templates: Vec<ApiTemplate>,
+}
+
+/// An occurrence of a schedule.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+#[schema(as = Occurrence)]
+pub struct ApiOccurrence {
+    /// When it is.
+    #[schema(value_type = String, format = DateTime)]
+    pub at: Moment,
+    /// The same on a clock of the schedule's time zone, with its offset from UTC: `Sun 2026-10-25 02:30 +02:00`.
+    pub local: String,
+}
+
+/// A schedule that is kept.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+#[schema(as = KeptSchedule)]
+pub struct ApiSchedule {
+    /// The name, which its jobs have as the value of their label `schedule`.
+    pub name: String,
+    /// When: minute, hour, day of the month, month, day of the week.
+    pub cron: String,
+    /// The time zone in which `cron` is meant.
+    pub time_zone: String,
+    /// What happens where the job before has not ended.
+    pub concurrency: Concurrency,
+    /// How late a job that was missed is made up for, in seconds.
+    pub catch_up_seconds: u32,
+    /// Whether it makes no jobs until it is resumed.
+    pub suspend: bool,
+    /// The job that it makes, where it is not of a template.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    pub job: Option<Spec>,
+    /// The template that it makes jobs from.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    pub template: Option<String>,
+    /// The arguments of the template.
+    #[serde(default)]
+    #[schema(value_type = Object)]
+    pub parameters: Map<String, Value>,
+    /// What is known of it.
+    #[serde(flatten)]
+    pub kept: ApiKept,
+    /// Its next five occurrences; none while it is suspended.
+    pub next: Vec<ApiOccurrence>,
+    /// The last job that it made by itself.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>, nullable = false)]
+    pub last_job: Option<JobId>,
+    /// The last occurrence that was worked on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>, format = DateTime, nullable = false)]
+    pub last_at: Option<Moment>,
+    /// Why that occurrence came to no job.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    pub last_message: Option<String>,
+}
+
+/// How many occurrences of a schedule are shown.
+pub const OCCURRENCES: usize = 5;
+
+impl ApiSchedule {
+    /// Puts together what is known of a schedule at a time, in milliseconds since 1970.
+    pub fn new(kept: Kept<Schedule>, mark: Option<Mark>, now_ms: i64) -> Self {
+        let timing = kept.document.timing().ok().filter(|_| !kept.document.suspend);
+        let next = timing.map_or_else(Vec::new, |timing| {
+            let times = timing.upcoming(now_ms, OCCURRENCES).into_iter();
+            times
+                .map(|at| ApiOccurrence {
+                    at: Moment(at),
+                    local: timing.local(at),
+                })
+                .collect()
+        });
+        Self {
+            kept: ApiKept::of(&kept),
+            name: kept.document.name,
+            cron: kept.document.cron,
+            time_zone: kept.document.time_zone,
+            concurrency: kept.document.concurrency,
+            catch_up_seconds: kept.document.catch_up_seconds,
+            suspend: kept.document.suspend,
+            job: kept.document.job,
+            template: kept.document.template,
+            parameters: kept.document.parameters,
+            next,
+            last_job: mark.as_ref().and_then(|mark| mark.job),
+            last_at: mark.as_ref().map(|mark| Moment(mark.done_ms)),
+            last_message: mark.and_then(|mark| mark.said),
+        }
+    }
+}
+
+/// The caller's schedules, by their names.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+#[schema(as = Schedules)]
+pub struct ApiSchedules {
+    /// The schedules.
+    pub schedules: Vec<ApiSchedule>,
+}
+
 /// A job, and what it was to run.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 #[schema(as = JobDetail)]
@@ -119,6 +328,10 @@ pub struct ApiDetail {
     pub job: ApiJob,
     /// What it was to run.
     pub spec: Spec,
+    /// How it was made from a template, where it was.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    pub origin: Option<Origin>,
 }
 
 /// A page of a list, newest first.

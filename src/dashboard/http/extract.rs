@@ -1,19 +1,16 @@
 //! What handlers take out of a request: every refusal is a problem.
 
-use std::fmt::Write as _;
-
 use axum::body::Bytes;
 use axum::extract::{FromRequest, FromRequestParts, Path, Request};
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use jiff::Timestamp;
 use serde::de::DeserializeOwned;
-use serde_path_to_error::Segment;
 
 use super::problem::{Kind, Problem};
 use super::query::{List, Log, Wrong};
 use crate::dashboard::job::JobId;
-use crate::dashboard::job::spec::Fault;
+use crate::dashboard::job::spec::{Fault, pointer};
 
 impl From<Wrong> for Problem {
     fn from(wrong: Wrong) -> Self {
@@ -46,6 +43,21 @@ impl<S: Send + Sync> FromRequestParts<S> for Id {
     }
 }
 
+/// The name in the path.
+#[derive(Debug, Clone)]
+pub struct Name(pub String);
+
+impl<S: Send + Sync> FromRequestParts<S> for Name {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
+        let Path(name) = Path::<String>::from_request_parts(parts, state)
+            .await
+            .map_err(|_| Problem::new(Kind::Malformed).detail("the path is not UTF-8"))?;
+        Ok(Self(name))
+    }
+}
+
 fn query(parts: &Parts) -> &str {
     parts.uri.query().unwrap_or_default()
 }
@@ -74,6 +86,19 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for Document<T> {
     type Rejection = Problem;
 
     async fn from_request(request: Request, state: &S) -> Result<Self, Problem> {
+        let Text(bytes) = Text::from_request(request, state).await?;
+        document(&bytes).map(Self)
+    }
+}
+
+/// A body that says it is JSON, as it was sent.
+#[derive(Debug, Clone)]
+pub struct Text(pub Bytes);
+
+impl<S: Send + Sync> FromRequest<S> for Text {
+    type Rejection = Problem;
+
+    async fn from_request(request: Request, state: &S) -> Result<Self, Problem> {
         if !is_json(request.headers()) {
             return Err(Problem::new(Kind::MediaType).detail("send it with `Content-Type: application/json`"));
         }
@@ -84,7 +109,7 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for Document<T> {
                 Problem::new(Kind::Malformed).detail("the body ended before it was whole")
             }
         })?;
-        document(&bytes).map(Self)
+        Ok(Self(bytes))
     }
 }
 
@@ -97,7 +122,11 @@ fn is_json(headers: &HeaderMap) -> bool {
     essence.eq_ignore_ascii_case("application/json")
 }
 
-fn document<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Problem> {
+/// Reads a document; one that is JSON and something else is [`Kind::Invalid`].
+///
+/// # Errors
+/// It cannot be read.
+pub(super) fn document<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Problem> {
     let mut reader = serde_json::Deserializer::from_slice(bytes);
     let read = serde_path_to_error::deserialize(&mut reader).map_err(|error| {
         let pointer = pointer(error.path());
@@ -116,21 +145,6 @@ fn document<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Problem> {
             detail: error.to_string(),
         }])
     })
-}
-
-fn pointer(path: &serde_path_to_error::Path) -> String {
-    let mut out = String::new();
-    for segment in path {
-        match segment {
-            Segment::Seq { index } => _ = write!(out, "/{index}"),
-            Segment::Map { key } | Segment::Enum { variant: key } => {
-                out.push('/');
-                out.push_str(&key.replace('~', "~0").replace('/', "~1"));
-            }
-            Segment::Unknown => {}
-        }
-    }
-    out
 }
 
 /// The `Idempotency-Key` of a request.
@@ -200,6 +214,33 @@ impl Conditions {
     /// Returns whether the client asks for a job of a version at all.
     pub fn wants_version(&self) -> bool {
         !self.matches.is_empty()
+    }
+
+    /// Returns the version that the client wants to change; nothing for whatever version it is (`*`). `now` asks for the
+    /// version that is there now.
+    ///
+    /// # Errors
+    /// It is another one now, or nothing was said where it must be.
+    pub(super) async fn version(
+        &self,
+        required: bool,
+        now: impl Future<Output = Result<i64, Problem>>,
+    ) -> Result<Option<i64>, Problem> {
+        if self.matches.is_empty() {
+            return if required {
+                Err(Problem::new(Kind::Unconditional)
+                    .detail("send the `ETag` that you have as `If-Match`, or `*` to overwrite whatever is there"))
+            } else {
+                Ok(None)
+            };
+        }
+        let version = now.await?;
+        if self.allows(version) {
+            let any = self.matches.iter().any(|value| value == "*");
+            Ok((!any).then_some(version))
+        } else {
+            Err(Problem::new(Kind::Stale).detail("read it again, and then decide"))
+        }
     }
 
     /// Returns whether the client may change a job of this version.

@@ -11,8 +11,8 @@ use axum::response::{IntoResponse, Response};
 use futures_util::StreamExt as _;
 use sha2::{Digest as _, Sha256};
 
-use super::api::{ApiCounts, ApiDetail, ApiJob, ApiPage};
-use super::extract::{Conditions, Document, Id, IdempotencyKey, tag};
+use super::api::{ApiCounts, ApiDetail, ApiJob, ApiJobOfTemplate, ApiPage};
+use super::extract::{Conditions, Id, IdempotencyKey, Text, document, tag};
 use super::guard::By;
 use super::openapi::{ActRefused, CountRefused, CreateRefused, DeleteRefused, GetRefused, ListRefused, RerunRefused};
 use super::problem::{Kind, Problem};
@@ -27,9 +27,9 @@ use crate::dashboard::store::{Created, Page};
 /// The media types of a list; the first one is the default.
 const LIST_MEDIA: [&str; 2] = ["application/json", "application/x-ndjson"];
 
-type Answer = Result<Response, Problem>;
+pub(super) type Answer = Result<Response, Problem>;
 
-fn etag(tag: &str) -> [(HeaderName, HeaderValue); 1] {
+pub(super) fn etag(tag: &str) -> [(HeaderName, HeaderValue); 1] {
     // Digits and quotes are always a header's value.
     [(
         header::ETAG,
@@ -37,7 +37,7 @@ fn etag(tag: &str) -> [(HeaderName, HeaderValue); 1] {
     )]
 }
 
-fn not_modified(tag: &str) -> Response {
+pub(super) fn not_modified(tag: &str) -> Response {
     (StatusCode::NOT_MODIFIED, etag(tag)).into_response()
 }
 
@@ -47,7 +47,7 @@ fn row(status: StatusCode, job: Job) -> Response {
     (status, tag, Json(ApiJob::from(job))).into_response()
 }
 
-fn created(created: Created) -> Response {
+pub(super) fn created(created: Created) -> Response {
     let (job, replayed) = match created {
         Created::New(job) => (job, false),
         Created::Replayed(job) => (job, true),
@@ -70,7 +70,7 @@ fn created(created: Created) -> Response {
 #[utoipa::path(
     post, path = "/jobs", operation_id = "createJob", tag = "jobs",
     params(("Idempotency-Key" = Option<String>, Header, description = "1 to 255 printable ASCII characters without spaces", min_length = 1, max_length = 255, pattern = "^[!-~]+$")),
-    request_body(content = Spec, description = "What to run"),
+    request_body(content = super::api::ApiNewJob, description = "What to run: a job, or a template with its parameters"),
     responses(
         (status = 201, description = "Created, or created by an earlier request with this key", body = ApiJob, headers(
             ("Location" = String, description = "Where the job is"),
@@ -84,9 +84,20 @@ pub(super) async fn create(
     State(api): State<Api>,
     By(caller): By,
     IdempotencyKey(key): IdempotencyKey,
-    Document(spec): Document<Spec>,
+    Text(body): Text,
 ) -> Answer {
-    Ok(created(api.service()?.create(&caller, spec, key).await?))
+    /// What is looked for to tell one kind of body from the other.
+    #[derive(serde::Deserialize)]
+    struct Kind {
+        template: Option<serde::de::IgnoredAny>,
+    }
+    let service = api.service()?;
+    if document::<Kind>(&body).is_ok_and(|kind| kind.template.is_some()) {
+        let asked: ApiJobOfTemplate = document(&body)?;
+        let made = service.create_from_template(&caller, &asked.template, &asked.parameters, key);
+        return Ok(created(made.await?));
+    }
+    Ok(created(service.create(&caller, document::<Spec>(&body)?, key).await?))
 }
 
 /// List jobs, newest first
@@ -274,7 +285,15 @@ pub(super) async fn get(State(api): State<Api>, By(caller): By, Id(id): Id, cond
         return Ok(not_modified(&tag));
     }
     let spec = service.spec(&caller, id).await?;
-    let detail = ApiDetail { job: job.into(), spec };
+    let origin = match job.template {
+        Some(_) => service.origin(&caller, id).await?,
+        None => None,
+    };
+    let detail = ApiDetail {
+        job: job.into(),
+        spec,
+        origin,
+    };
     Ok((etag(&tag), Json(detail)).into_response())
 }
 

@@ -17,7 +17,7 @@ use utoipa_axum::routes;
 
 use super::api::{ApiEnd, ApiGap, ApiLine};
 use super::problem::{self, Kind};
-use super::{Api, events, health, jobs, logs};
+use super::{Api, events, health, jobs, logs, schedules, templates};
 use crate::dashboard::job::spec::Fault;
 
 /// What every guarded route may refuse a request with.
@@ -57,7 +57,7 @@ refusals! {
     /// Refusals of counters.
     CountRefused: ;
     /// Refusals of a new job.
-    CreateRefused: Json, Parameter, KeyInFlight, MediaType, Invalid, KeyReused, Full;
+    CreateRefused: Json, Parameter, NoSuchTemplate, KeyInFlight, MediaType, Invalid, InvalidParameters, KeyReused, Full;
     /// Refusals of one job.
     GetRefused: NoSuchJob;
     /// Refusals of an action.
@@ -70,6 +70,26 @@ refusals! {
     LogsRefused: Parameter, NoSuchJob, Streams;
     /// Refusals of events.
     EventsRefused: Streams;
+    /// Refusals of a list of documents.
+    DocumentsRefused: ;
+    /// Refusals of a template.
+    TemplateRefused: Parameter, NoSuchTemplate;
+    /// Refusals of a new template.
+    AddTemplateRefused: Json, MediaType, NameTaken, TooMany, InvalidTemplate, Full;
+    /// Refusals of a changed template.
+    ChangeTemplateRefused: Json, MediaType, NotYours, NoSuchTemplate, Stale, Unconditional, InvalidTemplate, Full;
+    /// Refusals of the deletion of a template.
+    DeleteTemplateRefused: NotYours, NoSuchTemplate, Stale, Full;
+    /// Refusals of a schedule.
+    ScheduleRefused: NoSuchSchedule;
+    /// Refusals of a new schedule.
+    AddScheduleRefused: Json, MediaType, NameTaken, TooMany, InvalidSchedule, Full;
+    /// Refusals of a changed schedule.
+    ChangeScheduleRefused: Json, MediaType, NoSuchSchedule, Stale, Unconditional, InvalidSchedule, Full;
+    /// Refusals of what is done to a schedule.
+    ActScheduleRefused: NoSuchSchedule, Stale, Full;
+    /// Refusals of a job of a schedule.
+    RunScheduleRefused: Parameter, NoSuchSchedule, KeyInFlight, InvalidSchedule, Invalid, KeyReused, Full;
 }
 
 /// Returns the routes of jobs, which are guarded, and their description.
@@ -82,6 +102,13 @@ pub(super) fn guarded() -> OpenApiRouter<Api> {
         .routes(routes!(jobs::rerun))
         .routes(routes!(jobs::suspend))
         .routes(routes!(jobs::resume))
+        .routes(routes!(templates::list, templates::create))
+        .routes(routes!(templates::get, templates::replace, templates::delete))
+        .routes(routes!(schedules::list, schedules::create))
+        .routes(routes!(schedules::get, schedules::replace, schedules::delete))
+        .routes(routes!(schedules::suspend))
+        .routes(routes!(schedules::resume))
+        .routes(routes!(schedules::run))
         .routes(routes!(logs::read))
         .routes(routes!(events::watch))
 }
@@ -148,6 +175,11 @@ fn described() -> OpenApi {
         ]))
         .tags(Some([
             tag("jobs", "Jobs and what is done to them"),
+            tag(
+                "templates",
+                "Jobs with parameters; for everybody who may use the dashboard, changed by their owners",
+            ),
+            tag("schedules", "Jobs that are made by themselves"),
             tag("logs", "The output of jobs"),
             tag("events", "What happens, as it happens"),
             tag("health", "Whether the server works"),
@@ -258,7 +290,9 @@ mod tests {
                     !summary.is_empty() && !summary.ends_with('.'),
                     "{method} {path}: {summary:?}"
                 );
-                let guarded = path.starts_with("/jobs") || path == "/events";
+                let guarded = ["/jobs", "/events", "/templates", "/schedules"]
+                    .iter()
+                    .any(|part| path.starts_with(part));
                 assert_eq!(operation["responses"].get("401").is_some(), guarded, "{method} {path}");
             }
         }

@@ -14,6 +14,7 @@ use crate::dashboard::job::spec::Fault;
 use crate::dashboard::runner::RunnerError;
 use crate::dashboard::service::ServiceError;
 use crate::dashboard::store::StoreError;
+use crate::dashboard::store::documents::Kind as What;
 
 /// The media type of a problem.
 pub const MEDIA_TYPE: &str = "application/problem+json";
@@ -59,6 +60,26 @@ kinds! {
     NotFound = NOT_FOUND, "not-found", "There is nothing at this path";
     /// There is no such job, or it is not the caller's.
     NoSuchJob = NOT_FOUND, "no-such-job", "There is no such job";
+    /// There is no such template.
+    NoSuchTemplate = NOT_FOUND, "no-such-template", "There is no such template";
+    /// There is no such schedule, or it is not the caller's.
+    NoSuchSchedule = NOT_FOUND, "no-such-schedule", "There is no such schedule";
+    /// The document is somebody else's.
+    NotYours = FORBIDDEN, "not-yours", "Only its owner may change it";
+    /// Another document has the name.
+    NameTaken = CONFLICT, "name-taken", "The name is taken";
+    /// There are as many as may be.
+    TooMany = CONFLICT, "too-many", "There are as many as there may be";
+    /// The document has changed since the caller looked at it.
+    Stale = PRECONDITION_FAILED, "document-changed", "It has changed since";
+    /// A change must say of which version it is one.
+    Unconditional = PRECONDITION_REQUIRED, "if-match-required", "If-Match must say which version is changed";
+    /// The document is JSON and no template.
+    InvalidTemplate = UNPROCESSABLE_ENTITY, "invalid-template", "The template cannot be used as it is written";
+    /// The document is JSON and no schedule.
+    InvalidSchedule = UNPROCESSABLE_ENTITY, "invalid-schedule", "The schedule cannot be used as it is written";
+    /// The arguments of a template are wrong.
+    InvalidParameters = UNPROCESSABLE_ENTITY, "invalid-parameters", "No job can be made with these parameters";
     /// There is something at this path, and it does not take this method.
     MethodNotAllowed = METHOD_NOT_ALLOWED, "method-not-allowed", "This path does not take this method";
     /// Another request with this idempotency key is being worked on.
@@ -166,6 +187,15 @@ impl Problem {
         self
     }
 
+    /// Makes it one of another kind where it is of this one.
+    #[must_use]
+    pub(super) fn instead(mut self, of: Kind, kind: Kind) -> Self {
+        if self.kind == of {
+            self.kind = kind;
+        }
+        self
+    }
+
     /// Returns its kind.
     pub fn kind(&self) -> Kind {
         self.kind
@@ -223,6 +253,15 @@ impl From<ServiceError> for Problem {
             ServiceError::KeyInFlight => Self::new(Kind::KeyInFlight),
             ServiceError::State(why) => Self::new(Kind::State).detail(why),
             ServiceError::Changed => Self::new(Kind::Changed).detail("read it again, and then decide"),
+            ServiceError::Missing(What::Schedule) => Self::new(Kind::NoSuchSchedule),
+            ServiceError::Missing(What::Template) => Self::new(Kind::NoSuchTemplate),
+            ServiceError::Taken(_) => Self::new(Kind::NameTaken).detail(error.to_string()),
+            ServiceError::NotYours(_) => Self::new(Kind::NotYours).detail(error.to_string()),
+            ServiceError::Stale(_) => Self::new(Kind::Stale).detail("read it again, and then decide"),
+            ServiceError::TooMany(_) => Self::new(Kind::TooMany).detail(error.to_string()),
+            ServiceError::Faulty(What::Schedule, faults) => Self::new(Kind::InvalidSchedule).errors(faults),
+            ServiceError::Faulty(What::Template, faults) => Self::new(Kind::InvalidTemplate).errors(faults),
+            ServiceError::Arguments(faults) => Self::new(Kind::InvalidParameters).errors(faults),
             ServiceError::Store(error) => from_store(error),
             ServiceError::Runner(error) => from_runner(error),
         }

@@ -1,8 +1,10 @@
 //! What a job is to run: the document that its creator sends, and its limits. Pure.
 
 use std::collections::BTreeMap;
+use std::fmt::Write as _;
 
 use serde::{Deserialize, Serialize};
+use serde_path_to_error::Segment;
 
 /// What a job is to run.
 ///
@@ -207,8 +209,24 @@ fn is_image(text: &str) -> bool {
         && text.chars().all(|c| c.is_ascii_alphanumeric() || "-_./:@".contains(c))
 }
 
+/// Returns the JSON Pointer of a path.
+pub fn pointer(path: &serde_path_to_error::Path) -> String {
+    let mut out = String::new();
+    for segment in path {
+        match segment {
+            Segment::Seq { index } => _ = write!(out, "/{index}"),
+            Segment::Map { key } | Segment::Enum { variant: key } => {
+                out.push('/');
+                out.push_str(&escaped(key));
+            }
+            Segment::Unknown => {}
+        }
+    }
+    out
+}
+
 /// Escapes a key for a JSON Pointer.
-fn escaped(key: &str) -> String {
+pub fn escaped(key: &str) -> String {
     key.replace('~', "~0").replace('/', "~1")
 }
 

@@ -75,7 +75,11 @@ fn summary(visit: &Visit, job: &Job, now_ms: i64) -> Markup {
             @if let Some(why) = list::why(job) {
                 p class={ "why " (job.state) } { (why) }
             }
-            p.labels { @for (name, value) in &job.labels {
+            p.labels {
+                @if let Some(template) = &job.template {
+                    "from " a href={ "/ui/templates/" (template) } title="The template that it was made from" { (template) } " "
+                }
+                @for (name, value) in &job.labels {
                 a.label href=(by_label(name, value)) title="Jobs with this label" { (name) @if !value.is_empty() { "=" (value) } } " "
             } }
             (actions(visit, job))
@@ -115,7 +119,12 @@ fn actions(visit: &Visit, job: &Job) -> Markup {
             @if Deed::Resume.fits(job) { (deed(Deed::Resume, "Resume")) }
             @if Deed::Suspend.fits(job) { (deed(Deed::Suspend, "Suspend")) }
             (deed(Deed::Rerun, "Run again"))
-            a.button href={ "/ui/jobs/new?from=" (job.id) } { "Edit and run…" }
+            @if let Some(template) = &job.template {
+                a.button href={ "/ui/templates/" (template) "?from=" (job.id) } { "Change and run…" }
+            } @else {
+                a.button href={ "/ui/jobs/new?from=" (job.id) } { "Edit and run…" }
+            }
+            a.button href={ "/ui/schedules/new?from=" (job.id) } { "Schedule…" }
             @if Deed::Delete.fits(job) { (deed(Deed::Delete, "Delete…")) }
         }
     }

@@ -110,6 +110,25 @@ impl From<ServiceError> for Failure {
             ServiceError::KeyReused | ServiceError::KeyInFlight | ServiceError::State(_) | ServiceError::Changed => {
                 Self::new(StatusCode::CONFLICT, "This cannot be done", text)
             }
+            ServiceError::Missing(kind) => Self::new(
+                StatusCode::NOT_FOUND,
+                text,
+                format!("The {kind} was deleted, it never was, or it belongs to somebody else."),
+            ),
+            ServiceError::NotYours(_) => Self::new(StatusCode::FORBIDDEN, "This cannot be done", text),
+            ServiceError::Taken(_) | ServiceError::Stale(_) | ServiceError::TooMany(_) => {
+                Self::new(StatusCode::CONFLICT, "This cannot be done", text)
+            }
+            ServiceError::Faulty(_, faults) | ServiceError::Arguments(faults) => {
+                let faults = faults
+                    .iter()
+                    .map(|fault| format!("{}: {}", fault.pointer, fault.detail));
+                Self::new(
+                    StatusCode::UNPROCESSABLE_ENTITY,
+                    text,
+                    faults.collect::<Vec<_>>().join("; "),
+                )
+            }
             ServiceError::Runner(RunnerError::Unsupported(_) | RunnerError::Refused(_)) => {
                 Self::new(StatusCode::CONFLICT, "The runner does not do this", text)
             }
@@ -251,6 +270,8 @@ impl Visit {
                     header.top {
                         nav aria-label="Site" {
                             a.brand href="/" { "labctl" span { " jobs" } }
+                            a.place href="/ui/templates" { "Templates" }
+                            a.place href="/ui/schedules" { "Schedules" }
                             a.button.primary href="/ui/jobs/new" { "New job" }
                         }
                         span #live .live role="status" {}

@@ -6,6 +6,7 @@
 //!
 //! A connection that breaks is an error for whoever uses it then, and the next one opens another.
 
+mod documents;
 mod listen;
 mod write;
 

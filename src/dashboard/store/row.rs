@@ -5,8 +5,10 @@ use std::collections::BTreeMap;
 use anyhow::{Context as _, anyhow};
 use sqlx::{ColumnIndex, Decode, Row, Type};
 
+use super::documents::{Document, Mark};
 use super::{NewJob, StoreError};
 use crate::dashboard::job::spec::Spec;
+use crate::dashboard::job::template::Origin;
 use crate::dashboard::job::{Change, Job, JobId, State};
 use crate::dashboard::log::Chunk;
 
@@ -102,6 +104,65 @@ where
     })
 }
 
+/// Reads a document from `name, owner, version, created_ms, changed_ms, document`.
+pub(super) fn document<'r, R>(row: &'r R) -> Result<Document, StoreError>
+where
+    R: Row,
+    usize: ColumnIndex<R>,
+    i64: Decode<'r, R::Database> + Type<R::Database>,
+    String: Decode<'r, R::Database> + Type<R::Database>,
+{
+    Ok(Document {
+        name: get(row, 0)?,
+        owner: get(row, 1)?,
+        version: get(row, 2)?,
+        created_ms: get(row, 3)?,
+        changed_ms: get(row, 4)?,
+        text: get(row, 5)?,
+    })
+}
+
+/// Reads how a job was made from `template, version, parameters`.
+pub(super) fn origin<'r, R>(row: &'r R) -> Result<Origin, StoreError>
+where
+    R: Row,
+    usize: ColumnIndex<R>,
+    i64: Decode<'r, R::Database> + Type<R::Database>,
+    String: Decode<'r, R::Database> + Type<R::Database>,
+{
+    let template: Option<String> = get(row, 0)?;
+    let parameters: String = get(row, 2)?;
+    Ok(Origin {
+        template: template.unwrap_or_default(),
+        version: get(row, 1)?,
+        parameters: serde_json::from_str(&parameters)
+            .context("read the parameters of a job")
+            .map_err(broken)?,
+    })
+}
+
+/// Returns the parameters of a job as they are stored.
+pub(super) fn parameters_text(origin: &Origin) -> Result<String, StoreError> {
+    serde_json::to_string(&origin.parameters).map_err(broken)
+}
+
+/// Reads how far a schedule came from `done_ms, job, said, name`.
+pub(super) fn mark<'r, R>(row: &'r R) -> Result<(String, Mark), StoreError>
+where
+    R: Row,
+    usize: ColumnIndex<R>,
+    i64: Decode<'r, R::Database> + Type<R::Database>,
+    String: Decode<'r, R::Database> + Type<R::Database>,
+{
+    let job: Option<i64> = get(row, 1)?;
+    let mark = Mark {
+        done_ms: get(row, 0)?,
+        job: job.map(id).transpose()?,
+        said: get(row, 2)?,
+    };
+    Ok((get(row, 3)?, mark))
+}
+
 /// Returns the row of a job that is new.
 pub(super) fn fresh(new: &NewJob, id: JobId) -> Job {
     Job {
@@ -115,7 +176,7 @@ pub(super) fn fresh(new: &NewJob, id: JobId) -> Job {
         },
         reason: None,
         message: None,
-        template: new.template.clone(),
+        template: new.template.as_ref().map(|origin| origin.template.clone()),
         labels: new.spec.labels.clone(),
         parent: new.parent,
         created_ms: new.created_ms,

@@ -6,6 +6,7 @@
 //! One commit is pushed to the disk, and with it all before it: the one that says that a job's log is stored whole,
 //! because after it the runner forgets its own copy.
 
+mod documents;
 mod write;
 
 use std::path::{Path, PathBuf};

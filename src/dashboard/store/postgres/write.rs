@@ -26,6 +26,8 @@ const CREATE: &str = "WITH key AS (
         RETURNING id, owner, state
     ), spec AS (
         INSERT INTO job_specs (id, spec) SELECT id, $11 FROM job
+    ), origin AS (
+        INSERT INTO job_origins (id, version, parameters) SELECT id, $15, $16 FROM job WHERE $15 IS NOT NULL
     ), names AS (
         INSERT INTO job_names (id, grams) SELECT id, $12 FROM job
     ), labels AS (
@@ -140,7 +142,15 @@ impl Postgres {
             .bind(row::spec_text(&new.spec).map_err(encode)?)
             .bind(grams)
             .bind(names)
-            .bind(values);
+            .bind(values)
+            .bind(new.template.as_ref().map(|origin| origin.version))
+            .bind(
+                new.template
+                    .as_ref()
+                    .map(row::parameters_text)
+                    .transpose()
+                    .map_err(encode)?,
+            );
         let mut connection = self.0.pool.acquire().await?;
         Ok(query.fetch_optional(&mut *connection).await?.is_some())
     }

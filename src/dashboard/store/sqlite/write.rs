@@ -12,7 +12,7 @@ use crate::dashboard::job::{Change, Job, JobId, State};
 use crate::dashboard::log::Chunk;
 use crate::dashboard::store::list::columns;
 use crate::dashboard::store::row::{self, get};
-use crate::dashboard::store::{Changed, Created, ID_TRIES, Key, NewJob, Scope, StoreError, gram};
+use crate::dashboard::store::{Changed, Created, ID_TRIES, Key, NewJob, Scope, StoreError, documents, gram};
 
 /// From how many free pages on a file is made smaller; fewer are soon needed again.
 const FREE_PAGES: i64 = 256;
@@ -24,7 +24,7 @@ const PAGES: u64 = 4_294_967_294;
 
 /// What a transaction is like.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Kind {
+pub(super) enum Kind {
     Usual,
     /// It is on the disk, with all before it, when it is committed.
     Durable,
@@ -36,14 +36,14 @@ enum Kind {
 ///
 /// Not sqlx's own: SQLite undoes a transaction by itself where the disk is full or a statement took too long, and sqlx would
 /// take the connection for one within a transaction ever after.
-struct Write<'a> {
+pub(super) struct Write<'a> {
     turn: MutexGuard<'a, Turn>,
-    connection: PoolConnection<Driver>,
+    pub(super) connection: PoolConnection<Driver>,
 }
 
 impl Write<'_> {
     /// Ends a transaction that found nothing to do.
-    async fn end(mut self) {
+    pub(super) async fn end(mut self) {
         undo(&mut self.turn, &mut self.connection).await;
     }
 }
@@ -56,7 +56,7 @@ impl Sqlite {
         )
     }
 
-    async fn begin(&self, kind: Kind) -> Result<Write<'_>, StoreError> {
+    pub(super) async fn begin(&self, kind: Kind) -> Result<Write<'_>, StoreError> {
         let mut turn = self.turn().await?;
         let mut connection = self.0.writer.acquire().await.map_err(fault::sqlite)?;
         limit(&mut connection).await?;
@@ -162,6 +162,13 @@ impl Sqlite {
                 .bind(&key.key)
                 .bind(key.body.to_vec())
                 .bind(number);
+            run(connection, query).await?;
+        }
+        if let Some(origin) = &new.template {
+            let query = sqlx::query(documents::ADD_ORIGIN)
+                .bind(number)
+                .bind(origin.version)
+                .bind(row::parameters_text(origin)?);
             run(connection, query).await?;
         }
         count(connection, &job.owner, job.state, 1).await?;
@@ -322,7 +329,7 @@ impl Sqlite {
         Ok(taken)
     }
 
-    async fn commit(&self, write: Write<'_>, changed: Option<Changed>) -> Result<(), StoreError> {
+    pub(super) async fn commit(&self, write: Write<'_>, changed: Option<Changed>) -> Result<(), StoreError> {
         let Write {
             mut turn,
             mut connection,
@@ -366,7 +373,7 @@ async fn undo(turn: &mut Turn, connection: &mut SqliteConnection) {
     }
 }
 
-async fn run(connection: &mut SqliteConnection, query: super::Query<'_>) -> Result<(), StoreError> {
+pub(super) async fn run(connection: &mut SqliteConnection, query: super::Query<'_>) -> Result<(), StoreError> {
     query.execute(connection).await.map_err(fault::sqlite)?;
     Ok(())
 }
