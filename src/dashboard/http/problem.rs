@@ -223,6 +223,7 @@ impl From<ServiceError> for Problem {
             ServiceError::KeyInFlight => Self::new(Kind::KeyInFlight),
             ServiceError::State(why) => Self::new(Kind::State).detail(why),
             ServiceError::Changed => Self::new(Kind::Changed).detail("read it again, and then decide"),
+            ServiceError::Full(why) => Self::new(Kind::Full).detail(why),
             ServiceError::Store(error) => from_store(error),
             ServiceError::Runner(error) => from_runner(error),
         }
@@ -235,10 +236,17 @@ fn from_store(error: StoreError) -> Problem {
         StoreError::Timeout(cause) => (Kind::StoreSlow, cause),
         StoreError::Full(cause) => (Kind::Full, cause),
         StoreError::KeyReused => return Problem::new(Kind::KeyReused),
+        // Only who runs the jobs writes by a lease, and nobody waits for an answer there.
+        StoreError::LeaseLost => return Problem::new(Kind::StoreDown),
         StoreError::Broken(cause) => (Kind::Internal, cause),
     };
     tracing::warn!(error = format!("{cause:#}"), code = kind.code(), "the store failed");
-    Problem::new(kind)
+    match kind {
+        Kind::Full => Problem::new(kind).detail(
+            "the disk of the database or its --quota is full: delete jobs that have ended, start the server with --keep-for, or give it more room",
+        ),
+        _ => Problem::new(kind),
+    }
 }
 
 fn from_runner(error: RunnerError) -> Problem {

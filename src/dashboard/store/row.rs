@@ -7,7 +7,7 @@ use sqlx::{ColumnIndex, Decode, Row, Type};
 
 use super::{NewJob, StoreError};
 use crate::dashboard::job::spec::Spec;
-use crate::dashboard::job::{Change, Job, JobId, State};
+use crate::dashboard::job::{Change, Job, JobId, State, reason};
 use crate::dashboard::log::Chunk;
 
 /// Says that what is stored cannot be understood.
@@ -113,7 +113,7 @@ pub(super) fn fresh(new: &NewJob, id: JobId) -> Job {
         } else {
             State::Pending
         },
-        reason: None,
+        reason: new.spec.suspend.then(|| reason::HELD.to_owned()),
         message: None,
         template: new.template.clone(),
         labels: new.spec.labels.clone(),
