@@ -11,6 +11,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use labctl::dashboard::control::Control;
+use labctl::dashboard::control::retain::Keep;
 use labctl::dashboard::health::Health;
 use labctl::dashboard::job::spec::{Limits, Spec};
 use labctl::dashboard::job::{JobId, State};
@@ -113,7 +114,7 @@ fn main() {
             .expect("a runner"),
         );
         let hub = Hub::default();
-        let control = Control::new(store.clone(), runner.clone(), hub.clone(), Health::default(), "bench".into());
+        let control = Control::new(store.clone(), runner.clone(), hub.clone(), Health::default(), "bench".into(), Keep::default());
         let service = Service::new(store, runner, control.clone(), hub).await.expect("a service");
         let work = tokio::spawn(async move { control.run().await });
         tokio::time::sleep(Duration::from_millis(200)).await;

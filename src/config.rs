@@ -40,6 +40,26 @@ pub const VARIABLES: &[Variable] = &[
         about: "the database of `labctl serve`, as --store: sqlite:PATH or postgres://USER:PASSWORD@HOST/NAME",
     },
     Variable {
+        name: "LABCTL_REDIS",
+        about: "the Redis between servers of `labctl serve`, as --redis: redis://HOST:6379, or rediss:// for TLS",
+    },
+    Variable {
+        name: "LABCTL_KEEP_FOR",
+        about: "how long `labctl serve` keeps jobs after their end, as --keep-for: 30d, say (default: for ever)",
+    },
+    Variable {
+        name: "LABCTL_KEEP_JOBS",
+        about: "how many jobs that have ended `labctl serve` keeps, as --keep-jobs (default: all)",
+    },
+    Variable {
+        name: "LABCTL_LOGS_MAX_BYTES",
+        about: "how many bytes the logs of all jobs may have in the store, as --logs-max-bytes: 10GiB, say (default: no limit)",
+    },
+    Variable {
+        name: "LABCTL_JOB_LOG_MAX_BYTES",
+        about: "how many bytes of one job's output are kept, as --job-log-max-bytes (default: no limit)",
+    },
+    Variable {
         name: "LABCTL_TOKEN_FILE",
         about: "who may use the dashboard, as --token-file: for `labctl serve` all tokens, for `labctl jobs` one",
     },

@@ -8,7 +8,7 @@
 //! | [`service`] | what can be asked of the dashboard, whoever asks: no HTTP in it |
 //! | [`control`] | what makes jobs happen: begins them, writes down how they are, stores their output |
 //! | [`job`] | a job's id, states and spec, templates and schedules; pure |
-//! | [`log`] | lines of output, how they are packed, and the hub where viewers find them |
+//! | [`log`] | lines of output, how they are packed, the hub where viewers find them, and the way there from other servers |
 //! | [`runner`] | what runs jobs: child processes, Kubernetes |
 //! | [`store`] | where jobs are kept: SQLite, PostgreSQL |
 //! | [`health`] | whether the server is alive and ready |

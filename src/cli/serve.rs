@@ -15,6 +15,7 @@ use super::Outcome;
 use crate::config;
 use crate::dashboard::auth::tokens::Tokens;
 use crate::dashboard::auth::{self, Auth};
+use crate::dashboard::control::retain::Keep;
 use crate::dashboard::health::Health;
 use crate::dashboard::http::{self, App, Limits};
 use crate::dashboard::server::{self, Ended, Times};
@@ -25,8 +26,9 @@ use crate::error::{Code, Diagnosis, Exit};
 ///
 /// Runs jobs, follows their output and keeps their history until it is told to stop, and logs to standard output. Its
 /// API is described at /docs. On SIGTERM it says that it is not ready, serves on for the time of --drain, takes no new
-/// connections, and lets requests finish. Ctrl-C skips the drain; a second signal ends it at once. Jobs that are
-/// processes end with the server; those in Kubernetes go on, and the next server finds them.
+/// connections, and lets requests finish. Ctrl-C skips the drain; a second signal ends it at once. Jobs go on without
+/// it, and the next server takes them up; --stop-jobs ends those that are processes. A server that is killed takes its
+/// processes with it.
 ///
 /// On a loopback address, whoever reaches it is its user. On any other address it wants tokens (--token-file); without
 /// them, and without --runner, it runs no jobs there and serves /healthz, /livez, /readyz and /version alone.
@@ -38,9 +40,13 @@ pub struct Args {
     /// What runs jobs; without it `process`, or `none` on an address beyond loopback without tokens
     #[arg(long, value_enum)]
     runner: Option<RunnerKind>,
-    /// Where jobs are kept: sqlite:PATH, or postgres://USER:PASSWORD@HOST/NAME; by default a file in --data-dir
+    /// Where jobs are kept: sqlite:PATH, or postgres://USER:PASSWORD@HOST/NAME, with ?sslmode=verify-full&sslrootcert=FILE
+    /// for one that must prove who it is; by default a file in --data-dir
     #[arg(long, value_name = "URL")]
     store: Option<parts::StoreUrl>,
+    /// A Redis that carries lines of running jobs between servers on one store: redis://HOST:6379, or rediss:// for TLS
+    #[arg(long, value_name = "URL")]
+    redis: Option<parts::RedisUrl>,
     /// How large the database of --store sqlite:PATH may become, in MiB; then new jobs are refused
     #[arg(long, value_name = "MIB")]
     quota: Option<u64>,
@@ -50,6 +56,21 @@ pub struct Args {
     /// How many processes run at once; by default as many as there are processors
     #[arg(long, value_name = "N")]
     slots: Option<NonZeroUsize>,
+    /// End jobs that are processes when the server is stopped, instead of leaving them to the next one
+    #[arg(long)]
+    stop_jobs: bool,
+    /// How long jobs are kept after their end; those with the label `keep=true` stay. Without it they are kept for ever
+    #[arg(long, value_name = "TIME", value_parser = age)]
+    keep_for: Option<Duration>,
+    /// How many jobs that have ended are kept, the newest ones; those with the label `keep=true` stay and do not count
+    #[arg(long, value_name = "N")]
+    keep_jobs: Option<u64>,
+    /// How many bytes the logs of all jobs may have in the store, compressed, such as 10GiB; then new jobs are refused
+    #[arg(long, value_name = "SIZE", value_parser = size)]
+    logs_max_bytes: Option<u64>,
+    /// How many bytes of one job's output are kept; then its log says that it is cut, and the job goes on
+    #[arg(long, value_name = "SIZE", value_parser = size)]
+    job_log_max_bytes: Option<u64>,
     /// The kubeconfig of --runner kubernetes; without it the server must run in the cluster, and no other file is looked for
     #[arg(long, value_name = "FILE")]
     kubeconfig: Option<PathBuf>,
@@ -80,6 +101,48 @@ pub struct Args {
     /// The least important messages that are logged
     #[arg(long, value_enum, default_value = "info")]
     log_level: trace::Level,
+}
+
+/// Reads a time that may have days and weeks, such as `30d`.
+fn age(text: &str) -> Result<Duration, String> {
+    if text == "0" {
+        return Ok(Duration::ZERO);
+    }
+    let span = text.parse::<jiff::Span>().ok();
+    span.and_then(|span| span.to_duration(jiff::SpanRelativeTo::days_are_24_hours()).ok())
+        .and_then(|time| time.try_into().ok())
+        .ok_or_else(|| "it must be a time such as 12h, 30d or 8w".to_owned())
+}
+
+/// Reads a number of bytes, such as `500000`, `64KiB`, `10MiB` or `2GiB`.
+fn size(text: &str) -> Result<u64, String> {
+    let digits = text.trim_end_matches(|c: char| !c.is_ascii_digit());
+    let unit = match text[digits.len()..].trim() {
+        "" | "B" => Some(0),
+        "KiB" => Some(10),
+        "MiB" => Some(20),
+        "GiB" => Some(30),
+        "TiB" => Some(40),
+        _ => None,
+    };
+    let bytes = digits.parse::<u64>().ok().zip(unit);
+    bytes
+        .and_then(|(number, shift)| number.checked_mul(1 << shift))
+        .ok_or_else(|| "it must be a number of bytes such as 500000, 64KiB, 10MiB or 2GiB".to_owned())
+}
+
+/// Takes a setting from its flag, else from its variable.
+fn setting<T>(flag: Option<T>, variable: &str, parse: impl Fn(&str) -> Result<T, String>) -> Result<Option<T>> {
+    if flag.is_some() {
+        return Ok(flag);
+    }
+    let Some(text) = config::text_variable(variable) else {
+        return Ok(None);
+    };
+    match parse(&text) {
+        Ok(value) => Ok(Some(value)),
+        Err(wrong) => Err(Diagnosis::new(Code::Setting, format!("{variable}: {wrong}")).error()),
+    }
 }
 
 /// What runs jobs, and for whom. Nothing where no jobs are run.
@@ -116,6 +179,18 @@ impl Args {
             }
         };
         Ok(Some((self.runner.unwrap_or(RunnerKind::Process), auth)))
+    }
+
+    /// Reads what is kept, and how long.
+    fn keep(&self) -> Result<Keep> {
+        let number = |text: &str| text.parse().map_err(|_| "it must be a number".to_owned());
+        Ok(Keep {
+            age: setting(self.keep_for, "LABCTL_KEEP_FOR", age)?,
+            jobs: setting(self.keep_jobs, "LABCTL_KEEP_JOBS", number)?,
+            logs_bytes: setting(self.logs_max_bytes, "LABCTL_LOGS_MAX_BYTES", size)?,
+            log_bytes: setting(self.job_log_max_bytes, "LABCTL_JOB_LOG_MAX_BYTES", size)?,
+            ..Keep::default()
+        })
     }
 
     /// Serves until SIGTERM or SIGINT.
@@ -163,5 +238,52 @@ impl Args {
             Ended::Stopped => Exit::Done,
             Ended::Cut => Exit::Interrupted,
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ages_may_have_days_and_not_months() {
+        let day = Duration::from_secs(86_400);
+        for (text, time) in [
+            ("30d", 30 * day),
+            ("2w", 14 * day),
+            ("1d 12h", day * 3 / 2),
+            ("90m", day / 16),
+            ("0", day * 0),
+        ] {
+            assert_eq!(age(text), Ok(time), "{text}");
+        }
+        for text in ["", "30", "1mo", "1y", "-1d", "d"] {
+            assert!(age(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn sizes_are_read_and_what_is_none_is_refused() {
+        for (text, bytes) in [
+            ("0", 0),
+            ("500000", 500_000),
+            ("64KiB", 65_536),
+            ("2 GiB", 2 << 30),
+            ("7B", 7),
+        ] {
+            assert_eq!(size(text), Ok(bytes), "{text}");
+        }
+        for text in [
+            "",
+            "GiB",
+            "-1",
+            "1.5GiB",
+            "10GB",
+            "18446744073709551615KiB",
+            "1e9",
+            "10 ünits",
+        ] {
+            assert!(size(text).is_err(), "{text}");
+        }
     }
 }

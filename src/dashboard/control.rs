@@ -6,21 +6,23 @@
 
 mod collect;
 pub mod fire;
+pub mod retain;
 
 use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use tokio::sync::{Notify, mpsc};
+use tokio::sync::{Notify, broadcast, mpsc};
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
+use self::retain::Keep;
 use super::health::Health;
 use super::job::{self, Change, Job, JobId, Phase, Seen, State, reason};
 use super::log::hub::Hub;
 use super::runner::{Runner, RunnerError, Told};
-use super::store::{JobStore, Scope, StoreError};
+use super::store::{Changed, JobStore, Scope, StoreError};
 
 /// The lease that says which server does this.
 const LEASE: &str = "control";
@@ -72,6 +74,8 @@ struct Inner {
     /// Who reads which job's output.
     collectors: Mutex<BTreeMap<JobId, JoinHandle<()>>>,
     asked: Mutex<Asked>,
+    keep: Keep,
+    counted: Mutex<retain::Counted>,
 }
 
 /// What the runner was asked since this server has the lease, so that it is not asked for the same on every beat.
@@ -81,6 +85,10 @@ struct Asked {
     begun: BTreeSet<JobId>,
     /// Jobs that never ran and that it was first asked to end at this time.
     ended: BTreeMap<JobId, Instant>,
+    /// Jobs that it was asked to hold back.
+    held: BTreeSet<JobId>,
+    /// Jobs behind which it could not clean up; nothing where the job was deleted.
+    left: BTreeMap<JobId, Option<Job>>,
 }
 
 /// See the module; cheap to clone, all clones are one.
@@ -89,9 +97,17 @@ pub struct Control(Arc<Inner>);
 
 impl Control {
     /// Puts it together; nothing happens before [`Control::run`]. `holder` names this server in the lease.
-    pub fn new(store: Arc<dyn JobStore>, runner: Arc<dyn Runner>, hub: Hub, health: Health, holder: String) -> Self {
+    pub fn new(
+        store: Arc<dyn JobStore>,
+        runner: Arc<dyn Runner>,
+        hub: Hub,
+        health: Health,
+        holder: String,
+        keep: Keep,
+    ) -> Self {
         Self(Arc::new(Inner {
-            store,
+            // A server that was stopped for a while and wakes writes nothing over what the next one wrote.
+            store: store.fenced(LEASE, &holder),
             runner,
             hub,
             health,
@@ -101,6 +117,8 @@ impl Control {
             last: Mutex::default(),
             collectors: Mutex::default(),
             asked: Mutex::default(),
+            keep,
+            counted: Mutex::default(),
         }))
     }
 
@@ -137,10 +155,13 @@ impl Control {
                 runner = self.0.runner.name(),
                 "this server runs the jobs"
             );
+            self.0.health.set("control", Ok("this server runs the jobs".into()));
+            self.0.hub.lead(true);
             tokio::select! {
                 () = self.keep_lease() => {}
                 () = self.work() => {}
             }
+            self.0.hub.lead(false);
             self.stop_collectors();
             tracing::warn!(holder = self.0.holder, "another server runs the jobs");
         }
@@ -160,6 +181,7 @@ impl Control {
     /// Gives the lease back, so that another server need not wait until it ends. To be called after [`Control::run`] was
     /// dropped.
     pub async fn release(&self) {
+        self.0.hub.lead(false);
         self.stop_collectors();
         if let Err(error) = self.0.store.lease(LEASE, &self.0.holder, Duration::ZERO).await {
             self.trouble("give the lease back", &error);
@@ -196,7 +218,8 @@ impl Control {
             runner.watch(sender),
             self.listen(told),
             self.begin_all(),
-            self.fire_all()
+            self.fire_all(),
+            self.retain()
         );
     }
 
@@ -206,6 +229,10 @@ impl Control {
 
     /// Says in the log and in `/readyz` that the store failed.
     fn trouble(&self, what: &str, error: &StoreError) {
+        if matches!(error, StoreError::LeaseLost) {
+            tracing::warn!(what, "another server has taken over: what this one did last is refused");
+            return;
+        }
         tracing::warn!(error = format!("{:#}", anyhow::anyhow!("{error}")), cause = ?error, what, "the store failed");
         self.0.health.set("store", Err(error.to_string()));
     }
@@ -217,17 +244,46 @@ impl Control {
     /// Begins what waits, ends what is to end, and reads what is unread: at once when woken, and on every beat.
     async fn begin_all(&self) {
         let mut backoff = Backoff::new();
+        let mut changes = self.0.store.changes();
         loop {
             match self.look().await {
                 Ok(()) => {
                     self.store_answers();
                     backoff = Backoff::new();
-                    _ = tokio::time::timeout(BEAT, self.0.wake.notified()).await;
+                    tokio::select! {
+                        () = self.0.wake.notified() => {}
+                        () = self.asked_elsewhere(&mut changes) => {}
+                        () = tokio::time::sleep(BEAT) => {}
+                    }
                 }
                 Err(error) => {
                     self.trouble("look for work", &error);
                     backoff.wait().await;
                 }
+            }
+        }
+    }
+
+    /// Waits until a job was created, held back, let go on or cancelled, at whichever server.
+    async fn asked_elsewhere(&self, changes: &mut broadcast::Receiver<Changed>) {
+        loop {
+            match changes.recv().await {
+                Ok(Changed::Job(job)) => {
+                    let asked = self.asked();
+                    let wanted = match job.state {
+                        State::Pending => !asked.begun.contains(&job.id) || asked.held.contains(&job.id),
+                        State::Suspended => job.is_held() && !asked.held.contains(&job.id),
+                        _ => false,
+                    };
+                    if wanted
+                        || job.cancelling && !job.state.is_final() && job.reason.as_deref() == Some(reason::CANCELLED)
+                    {
+                        return;
+                    }
+                }
+                Ok(Changed::Deleted { .. }) => {}
+                Ok(Changed::Missed) | Err(broadcast::error::RecvError::Lagged(_)) => return,
+                Err(broadcast::error::RecvError::Closed) => std::future::pending().await,
             }
         }
     }
@@ -248,6 +304,15 @@ impl Control {
         let mut asked = self.asked();
         asked.begun.retain(|id| unfinished.contains(id));
         asked.ended.retain(|id, _| unfinished.contains(id));
+        asked.held.retain(|id| unfinished.contains(id));
+        let left = std::mem::take(&mut asked.left);
+        drop(asked);
+        for (id, job) in left {
+            match job {
+                Some(job) => self.forget(&job).await,
+                None => self.discard(id).await,
+            }
+        }
         Ok(())
     }
 
@@ -257,7 +322,10 @@ impl Control {
             return self.end(job).await;
         }
         match job.state {
-            State::Pending | State::Suspended => self.begin(job).await,
+            State::Pending | State::Suspended => {
+                self.begin(job).await?;
+                self.hold(job.clone()).await
+            }
             State::Running | State::Stopping | State::Succeeded | State::Failed | State::Cancelled => {
                 self.collect(job);
                 Ok(())
@@ -274,8 +342,17 @@ impl Control {
         };
         match self.0.runner.begin(job, &spec).await {
             Ok(()) => {
-                self.asked().begun.insert(job.id);
-                Ok(())
+                let mut asked = self.asked();
+                asked.begun.insert(job.id);
+                if job.is_held() {
+                    asked.held.insert(job.id);
+                }
+                drop(asked);
+                // Who held it back, or let it go on, while it was begun as it was before found nothing to hold.
+                match self.0.store.job(job.id, &Scope::All).await? {
+                    Some(now) if !now.state.is_final() => self.hold(now).await,
+                    _ => Ok(()),
+                }
             }
             Err(RunnerError::Refused(why)) => {
                 tracing::info!(job_id = %job.id, why, "the runner refused a job");
@@ -291,6 +368,37 @@ impl Control {
                 Ok(())
             }
         }
+    }
+
+    /// Holds a job back, or lets it go on, where the runner was last asked for the other one: whoever asked for it may
+    /// have done so at another server, or before the runner had the job. Asked again until the row, read afterwards,
+    /// says the same.
+    async fn hold(&self, job: Job) -> Result<(), StoreError> {
+        let mut job = job;
+        loop {
+            let held = job.is_held();
+            if self.asked().held.contains(&job.id) == held {
+                return Ok(());
+            }
+            match self.0.runner.suspend(&job, held).await {
+                Ok(()) if held => _ = self.asked().held.insert(job.id),
+                Ok(()) => _ = self.asked().held.remove(&job.id),
+                Err(error) => {
+                    tracing::warn!(job_id = %job.id, held, error = format!("{:#}", anyhow::Error::new(error)), "a job could not be held back or let go on; it is tried again");
+                    return Ok(());
+                }
+            }
+            match self.0.store.job(job.id, &Scope::All).await? {
+                Some(now) if !now.state.is_final() => job = now,
+                _ => return Ok(()),
+            }
+        }
+    }
+
+    /// Says that a job was just held back: the runner is asked for it once more, whatever it was asked before.
+    pub fn held(&self, id: JobId) {
+        self.asked().held.remove(&id);
+        self.wake();
     }
 
     async fn end(&self, job: &Job) -> Result<(), StoreError> {
@@ -416,6 +524,18 @@ impl Control {
                 self.discard(id).await;
                 return Ok(());
             };
+            if job.is_held() && matches!(seen.phase, Phase::Waiting | Phase::Running) {
+                // It was begun as it was before, or this was seen before it was held.
+                self.asked().held.remove(&id);
+                self.hold(job.clone()).await?;
+            }
+            if job.reason.as_deref() == Some(reason::GONE) && seen.phase == Phase::Running {
+                // Another server had to take it as gone while the one that ran it slept.
+                if let Err(error) = self.0.runner.end(&job).await {
+                    tracing::warn!(job_id = %id, error = format!("{:#}", anyhow::Error::new(error)), "a job that was taken as gone could not be ended");
+                }
+                return Ok(());
+            }
             let change = job::observe(&job, seen, now_ms());
             if change.is_empty() {
                 if job.log_complete {
@@ -442,15 +562,18 @@ impl Control {
         }
     }
 
+    /// Lets the runner forget a job whose log is stored whole.
     async fn forget(&self, job: &Job) {
         if let Err(error) = self.0.runner.forget(job).await {
-            tracing::warn!(job_id = %job.id, error = format!("{:#}", anyhow::Error::new(error)), "the runner could not clean up behind a job; it is tried again when a server starts");
+            tracing::warn!(job_id = %job.id, error = format!("{:#}", anyhow::Error::new(error)), "the runner could not clean up behind a job; it is tried again");
+            self.asked().left.insert(job.id, Some(job.clone()));
         }
     }
 
     async fn discard(&self, id: JobId) {
         if let Err(error) = self.0.runner.discard(id).await {
-            tracing::warn!(job_id = %id, error = format!("{:#}", anyhow::Error::new(error)), "the runner could not remove a job that was deleted; it is tried again when a server starts");
+            tracing::warn!(job_id = %id, error = format!("{:#}", anyhow::Error::new(error)), "the runner could not remove a job that was deleted; it is tried again");
+            self.asked().left.insert(id, None);
         }
     }
 

@@ -196,6 +196,10 @@ pub mod reason {
     pub const START: &str = "StartError";
     /// The server that ran it went away.
     pub const SERVER_LOST: &str = "ServerLost";
+    /// The server that ran it was stopped, and told to end its jobs.
+    pub const SERVER_STOPPED: &str = "ServerStopped";
+    /// Someone asked the dashboard to hold it back; what others hold back (a queue in Kubernetes) has another reason or none.
+    pub const HELD: &str = "Held";
     /// It was removed behind the dashboard's back.
     pub const GONE: &str = "Gone";
     /// Someone asked for it.
@@ -248,6 +252,13 @@ pub struct Job {
     pub log_complete: bool,
     /// How often the row changed; the base of its ETag.
     pub version: i64,
+}
+
+impl Job {
+    /// Returns whether the dashboard was asked to hold it back. What a runner says of it then does not let it go on.
+    pub fn is_held(&self) -> bool {
+        self.state == State::Suspended && self.reason.as_deref() == Some(reason::HELD) && !self.cancelling
+    }
 }
 
 /// How long [`Job::message`] may be.
@@ -333,6 +344,9 @@ pub fn observe(job: &Job, seen: &Seen, now_ms: i64) -> Change {
     let (state, reason, message) = match seen.phase {
         Phase::Waiting | Phase::Running | Phase::Ending if job.cancelling => {
             (State::Stopping, Some(reason::CANCELLED.to_owned()), None)
+        }
+        Phase::Waiting | Phase::Running | Phase::Suspended if job.is_held() => {
+            (State::Suspended, Some(reason::HELD.to_owned()), seen.message.clone())
         }
         Phase::Waiting if job.state == State::Running => {
             // Between two attempts nothing runs, and the job is not back at its beginning.

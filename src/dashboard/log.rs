@@ -2,6 +2,7 @@
 //! viewer goes on.
 
 pub mod hub;
+pub mod relay;
 
 use anyhow::{Context, Result, bail, ensure};
 use bytes::{Buf, BufMut, Bytes, BytesMut};

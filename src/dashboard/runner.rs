@@ -92,6 +92,13 @@ pub trait Runner: Send + Sync {
         Ok(())
     }
 
+    /// Parts from the jobs that run, because the server stops: they go on, and the next server finds them; or, with
+    /// `stop`, they end, with a reason that says so. Returns how many go on. Nothing is begun after it.
+    async fn leave(&self, stop: bool) -> usize {
+        _ = stop;
+        0
+    }
+
     /// Sends a job's lines from `position` on (empty: from its beginning), numbered from `next`, until nothing more can
     /// come for now, and then returns: the attempt ended, or the job. Breaks of the connection are the runner's to mend;
     /// lines that are lost for good are told by a line of [`super::log::Stream::Note`]. A line is sent as soon as it is

@@ -88,6 +88,9 @@ pub enum ServiceError {
     /// There are as many documents as there may be.
     #[error("there are as many {0}s as there may be; delete some first")]
     TooMany(Kind),
+    /// There is no room for more jobs; the text says of what, and what to do.
+    #[error("{0}")]
+    Full(String),
     /// The store failed.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -176,6 +179,10 @@ impl Service {
         let faults = spec.faults();
         if !faults.is_empty() {
             return Err(ServiceError::Invalid(faults));
+        }
+        let key = key.map(|key| checked_key(key, &spec, parent)).transpose()?;
+        if let Err(why) = self.0.control.room().await? {
+            return Err(ServiceError::Full(why));
         }
         let _in_flight = key.as_ref().map(|key| self.take_key(caller, key)).transpose()?;
         let created = self
@@ -283,15 +290,23 @@ impl Service {
                 return Ok(job);
             };
             match action {
+                // The runner may refuse, and then nothing has changed.
                 Action::Suspend => self.0.runner.suspend(&job, true).await?,
+                // What is asked for is written down first, so that it is done also where this server ends now; and a job
+                // whose row says that it is held is held again whenever the runner tells that it goes on.
+                Action::Cancel | Action::Resume => {}
+            }
+            let Some(job) = self.0.store.change(id, job.version, &change).await? else {
+                continue;
+            };
+            match action {
+                // It may have been begun since, by whoever had read the row before.
+                Action::Suspend => self.0.control.held(id),
                 Action::Resume => self.0.runner.suspend(&job, false).await?,
-                // What is asked for is written down first, so that it is done also where this server ends now.
                 Action::Cancel => {}
             }
-            if let Some(job) = self.0.store.change(id, job.version, &change).await? {
-                self.0.control.wake();
-                return Ok(job);
-            }
+            self.0.control.wake();
+            return Ok(job);
         }
     }
 
@@ -344,10 +359,10 @@ fn wanted(job: &Job, action: Action) -> Result<Option<Change>> {
         Action::Suspend if job.state.is_final() || job.state == State::Stopping || job.cancelling => {
             refused("suspended")
         }
-        Action::Suspend if job.state == State::Suspended => Ok(None),
+        Action::Suspend if job.is_held() => Ok(None),
         Action::Suspend => Ok(Some(Change {
             state: Some(State::Suspended),
-            reason: Some(None),
+            reason: Some(Some(reason::HELD.to_owned())),
             message: Some(None),
             ..Change::default()
         })),

@@ -25,6 +25,7 @@ use super::job::spec::Spec;
 use super::job::template::Origin;
 use super::job::{Change, Job, JobId, State};
 use super::log::Chunk;
+use super::log::relay::Wire;
 
 /// Why a store did not do what was asked.
 #[derive(Debug, thiserror::Error)]
@@ -41,6 +42,9 @@ pub enum StoreError {
     /// The same idempotency key came with another document.
     #[error("the idempotency key was used for another job")]
     KeyReused,
+    /// Another server has taken the lease of the one that asked.
+    #[error("another server has taken over")]
+    LeaseLost,
     /// What is stored cannot be understood, or a statement is wrong: a bug.
     #[error("the database cannot be used")]
     Broken(#[source] anyhow::Error),
@@ -165,6 +169,13 @@ pub async fn open(address: &str, settings: sqlite::Settings) -> Result<Arc<dyn J
     Ok(Arc::new(sqlite::Sqlite::open(Path::new(path), settings).await?))
 }
 
+/// Who must have which lease, for a change to be made.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Fence {
+    lease: String,
+    holder: String,
+}
+
 /// A store of jobs, and of the documents that jobs are made of.
 #[async_trait]
 pub trait JobStore: Documents {
@@ -232,11 +243,17 @@ pub trait JobStore: Documents {
     /// As every call.
     async fn delete(&self, id: JobId, scope: &Scope) -> Result<bool, StoreError>;
 
-    /// Returns the oldest ended jobs that ended before a time, for retention.
+    /// Returns the jobs that ended first of those that ended before a time, for retention; from after one on, named by
+    /// its end and its id.
     ///
     /// # Errors
     /// As every call.
-    async fn expired(&self, ended_before_ms: i64, limit: u32) -> Result<Vec<Job>, StoreError>;
+    async fn expired(
+        &self,
+        ended_before_ms: i64,
+        after: Option<(i64, JobId)>,
+        limit: u32,
+    ) -> Result<Vec<Job>, StoreError>;
 
     /// Appends a part of a job's log. The same part twice is one.
     ///
@@ -256,6 +273,12 @@ pub trait JobStore: Documents {
     /// As every call.
     async fn log_end(&self, id: JobId) -> Result<Option<Chunk>, StoreError>;
 
+    /// Returns how many bytes the stored lines of a job have, line ends not counted.
+    ///
+    /// # Errors
+    /// As every call.
+    async fn log_size(&self, id: JobId) -> Result<u64, StoreError>;
+
     /// Returns how many bytes the log parts of all jobs have in the store.
     ///
     /// # Errors
@@ -267,6 +290,15 @@ pub trait JobStore: Documents {
     /// # Errors
     /// As every call.
     async fn lease(&self, name: &str, holder: &str, ttl: Duration) -> Result<bool, StoreError>;
+
+    /// Returns this store for the holder of a lease alone: what it changes and appends is refused with
+    /// [`StoreError::LeaseLost`] once somebody else has taken the lease, however late the old holder notices.
+    fn fenced(&self, lease: &str, holder: &str) -> Arc<dyn JobStore>;
+
+    /// Returns a wire to the other servers on this store, where the database is one; opened with the first call.
+    fn wire(&self) -> Option<Arc<dyn Wire>> {
+        None
+    }
 
     /// Returns changes as they happen, by whichever server. A receiver that lags is told so and reads again.
     fn changes(&self) -> tokio::sync::broadcast::Receiver<Changed>;

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use labctl::dashboard::control::Control;
+use labctl::dashboard::control::retain::Keep;
 use labctl::dashboard::health::Health;
 use labctl::dashboard::job::spec::{Limits, Spec};
 use labctl::dashboard::job::template::Origin;
@@ -25,24 +26,25 @@ use labctl::dashboard::store::{Changed, Counts, Created, Filter, JobStore, NewJo
 pub(crate) const LIMIT: Duration = Duration::from_secs(30);
 
 /// A store that can be taken away.
+#[derive(Clone)]
 pub(crate) struct Flaky {
-    inner: Sqlite,
-    pub(crate) down: AtomicBool,
+    inner: Arc<dyn JobStore>,
+    pub(crate) down: Arc<AtomicBool>,
     /// Marks of schedules cannot be written.
-    pub(crate) cut: AtomicBool,
+    pub(crate) cut: Arc<AtomicBool>,
     /// How often it was asked while it was away.
-    pub(crate) refused: AtomicUsize,
+    pub(crate) refused: Arc<AtomicUsize>,
     /// How long storing a part of a log takes.
-    pub(crate) slow: std::sync::Mutex<Duration>,
+    pub(crate) slow: Arc<std::sync::Mutex<Duration>>,
 }
 
 impl Flaky {
-    fn answer(&self) -> Result<&Sqlite, StoreError> {
+    fn answer(&self) -> Result<&dyn JobStore, StoreError> {
         if self.down.load(Ordering::Relaxed) {
             self.refused.fetch_add(1, Ordering::Relaxed);
             return Err(StoreError::Unavailable(anyhow::anyhow!("taken away by the test")));
         }
-        Ok(&self.inner)
+        Ok(&*self.inner)
     }
 }
 
@@ -120,8 +122,22 @@ impl JobStore for Flaky {
     async fn delete(&self, id: JobId, scope: &Scope) -> Result<bool, StoreError> {
         self.answer()?.delete(id, scope).await
     }
-    async fn expired(&self, ended_before_ms: i64, limit: u32) -> Result<Vec<Job>, StoreError> {
-        self.answer()?.expired(ended_before_ms, limit).await
+    async fn expired(
+        &self,
+        ended_before_ms: i64,
+        after: Option<(i64, JobId)>,
+        limit: u32,
+    ) -> Result<Vec<Job>, StoreError> {
+        self.answer()?.expired(ended_before_ms, after, limit).await
+    }
+    async fn log_size(&self, id: JobId) -> Result<u64, StoreError> {
+        self.answer()?.log_size(id).await
+    }
+    fn fenced(&self, lease: &str, holder: &str) -> Arc<dyn JobStore> {
+        Arc::new(Self {
+            inner: self.inner.fenced(lease, holder),
+            ..self.clone()
+        })
     }
     async fn append_log(&self, id: JobId, chunk: &Chunk) -> Result<(), StoreError> {
         let slow = *self.slow.lock().expect("not poisoned");
@@ -171,15 +187,20 @@ impl Dashboard {
 
     /// Begins one with a database that others may share, and a directory for jobs of its own.
     pub(crate) async fn at(dir: &Path, name: &str, slots: usize) -> Self {
+        Self::keeping(dir, name, slots, Keep::default()).await
+    }
+
+    /// Begins one that keeps no more than it is told.
+    pub(crate) async fn keeping(dir: &Path, name: &str, slots: usize, keep: Keep) -> Self {
         let inner = Sqlite::open(&dir.join("jobs.sqlite"), sqlite::Settings::default())
             .await
             .expect("a store");
         let store = Arc::new(Flaky {
-            inner,
-            down: AtomicBool::new(false),
-            cut: AtomicBool::new(false),
-            refused: AtomicUsize::new(0),
-            slow: std::sync::Mutex::default(),
+            inner: Arc::new(inner),
+            down: Arc::default(),
+            cut: Arc::default(),
+            refused: Arc::default(),
+            slow: Arc::default(),
         });
         let dir = dir.join(name);
         let runner = Arc::new(
@@ -197,6 +218,7 @@ impl Dashboard {
             hub.clone(),
             Health::default(),
             name.to_owned(),
+            keep,
         );
         let service = Service::new(store.clone(), runner, control.clone(), hub)
             .await

@@ -142,6 +142,17 @@ impl Cluster {
         format!("postgres://labctl@localhost/{database}?host={}", self.dir.display())
     }
 
+    /// Writes a file that the server may read and nobody else, and returns where.
+    pub(crate) fn file(&self, name: &str, contents: &str) -> PathBuf {
+        use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
+        let path = self.dir.join(name);
+        labctl::drive::files::write(&path, contents).expect("written");
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600)).expect("set");
+        let owner = std::fs::metadata(&self.dir).expect("there");
+        std::os::unix::fs::chown(&path, Some(owner.uid()), Some(owner.gid())).expect("given away");
+        path
+    }
+
     /// Makes an empty database and returns its address.
     pub(crate) async fn database(&self) -> String {
         static COUNT: std::sync::atomic::AtomicU32 = std::sync::atomic::AtomicU32::new(1);

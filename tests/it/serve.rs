@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
-use std::process::{Child, ExitStatus, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::mpsc::{Receiver, channel};
 use std::time::{Duration, Instant};
 
@@ -57,8 +57,12 @@ impl Server {
             all.extend(["--listen", "127.0.0.1:0"]);
         }
         all.extend(args);
-        let mut child = world
-            .command(&all)
+        Self::spawn(world.command(&all), start)
+    }
+
+    /// Waits for the server that a command becomes.
+    pub(crate) fn spawn(mut command: Command, start: Instant) -> Self {
+        let mut child = command
             .stdout(Stdio::piped())
             .stderr(Stdio::inherit())
             .spawn()
@@ -173,7 +177,7 @@ impl Server {
     }
 
     /// Returns the lines of the log up to and with the one with this message.
-    fn log_until(&self, message: &str) -> Vec<Value> {
+    pub(crate) fn log_until(&self, message: &str) -> Vec<Value> {
         let mut lines = Vec::new();
         loop {
             let line = self

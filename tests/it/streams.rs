@@ -12,17 +12,17 @@ use crate::serve::{Server, bare};
 
 /// An event of a stream.
 #[derive(Debug, Clone, PartialEq)]
-struct Event {
-    id: Option<u64>,
-    name: String,
-    data: Value,
+pub(crate) struct Event {
+    pub(crate) id: Option<u64>,
+    pub(crate) name: String,
+    pub(crate) data: Value,
 }
 
 /// Reads a stream of events.
-struct Events(BufReader<TcpStream>);
+pub(crate) struct Events(BufReader<TcpStream>);
 
 impl Events {
-    fn open(server: &Server, path: &str, last: Option<u64>) -> Self {
+    pub(crate) fn open(server: &Server, path: &str, last: Option<u64>) -> Self {
         let mut headers = vec!["accept: text/event-stream".to_owned()];
         headers.extend(last.map(|last| format!("last-event-id: {last}")));
         let headers: Vec<&str> = headers.iter().map(String::as_str).collect();
@@ -36,7 +36,7 @@ impl Events {
     }
 
     /// Returns the next event; nothing where the stream ended. What is no event is passed over.
-    fn next(&mut self) -> Option<Event> {
+    pub(crate) fn next(&mut self) -> Option<Event> {
         let mut event = Event {
             id: None,
             name: String::new(),

@@ -14,11 +14,14 @@ use super::Args;
 use crate::config;
 use crate::dashboard::auth::Auth;
 use crate::dashboard::control::Control;
+use crate::dashboard::control::retain::Keep;
 use crate::dashboard::health::Health;
 use crate::dashboard::http::Api;
 use crate::dashboard::http::guard::Guard;
 use crate::dashboard::http::streams::Streams;
 use crate::dashboard::log::hub::Hub;
+use crate::dashboard::log::relay::redis::Redis;
+use crate::dashboard::log::relay::{Relay, Wire};
 use crate::dashboard::runner::Runner;
 use crate::dashboard::runner::kubernetes::{self, Kubernetes};
 use crate::dashboard::runner::process::{Options, ProcessRunner};
@@ -33,6 +36,8 @@ use crate::error::{Code, Diagnose, Diagnosis};
 const DATABASE: &str = "jobs.sqlite";
 /// The name of the directory of the process runner in it.
 const PROCESSES: &str = "processes";
+/// How long it is waited, after all jobs have ended, for what they wrote last to be stored.
+const LAST_WORDS: Duration = Duration::from_secs(1);
 /// How long it is waited between two tries to reach the store at the start.
 const TRY_AGAIN: Duration = Duration::from_secs(1);
 
@@ -87,6 +92,8 @@ impl FromStr for StoreUrl {
 pub(super) struct Parts {
     api: Api,
     work: JoinHandle<()>,
+    runner: Arc<dyn Runner>,
+    stop_jobs: bool,
     ending: CancellationToken,
 }
 
@@ -108,6 +115,8 @@ impl Parts {
             url: store_url(args, data)?,
             quota_bytes: args.quota.map(|mib| mib.saturating_mul(1 << 20)),
             health: health.clone(),
+            keep: args.keep()?,
+            redis: redis(args, health)?,
         };
         // Until it is put together, no job can be asked for.
         health.set("store", Err("it has not answered since the server started".to_owned()));
@@ -116,11 +125,18 @@ impl Parts {
         let api = Api::new(guard, Streams::new(args.max_streams.get(), closing.clone()));
         let ending = CancellationToken::new();
         let (handle, ended, ready) = (Handle::current(), ending.clone(), api.clone());
+        let worker = Arc::clone(&runner);
         // A thread of its own: the compiler does not see that the opening of a database may go from thread to thread.
         let work = tokio::task::spawn_blocking(move || {
-            handle.block_on(work(ready, places, store, runner, holder, ended));
+            handle.block_on(work(ready, places, store, worker, holder, ended));
         });
-        Ok(Some(Self { api, work, ending }))
+        Ok(Some(Self {
+            api,
+            work,
+            runner,
+            stop_jobs: args.stop_jobs,
+            ending,
+        }))
     }
 
     /// Returns what routes of jobs use.
@@ -128,10 +144,21 @@ impl Parts {
         self.api.clone()
     }
 
-    /// Ends the work. Jobs that are processes see their lifeline close, and end.
+    /// Ends the work, and leaves the jobs that run to the next server, or ends them.
     pub(super) async fn end(self) {
+        if self.stop_jobs {
+            // While their ends can still be written down.
+            self.runner.leave(true).await;
+            tokio::time::sleep(LAST_WORDS).await;
+        }
         self.ending.cancel();
         _ = self.work.await;
+        if !self.stop_jobs {
+            let jobs = self.runner.leave(false).await;
+            if jobs > 0 {
+                tracing::info!(jobs, "jobs go on without this server; the next one takes them up");
+            }
+        }
     }
 }
 
@@ -161,13 +188,14 @@ async fn work(
             }
         }
     };
-    let (service, control) = tokio::select! {
+    let (service, control, relay) = tokio::select! {
         begun = begin => begun,
         () = ending.cancelled() => return,
     };
     api.ready(service);
     tokio::select! {
         () = control.run() => {}
+        () = relay.run() => {}
         () = ending.cancelled() => {}
     }
     // Another server need not wait until the lease is over.
@@ -179,6 +207,8 @@ struct Places {
     url: StoreUrl,
     quota_bytes: Option<u64>,
     health: Health,
+    keep: Keep,
+    redis: Option<Arc<dyn Wire>>,
 }
 
 impl Places {
@@ -214,7 +244,7 @@ impl Places {
         runner: &Arc<dyn Runner>,
         hub: &Hub,
         holder: &str,
-    ) -> std::result::Result<(Service, Control), StoreError> {
+    ) -> std::result::Result<(Service, Control, Relay), StoreError> {
         let store = match known {
             Some(store) => store,
             None => self.open().await?,
@@ -225,11 +255,13 @@ impl Places {
             hub.clone(),
             self.health.clone(),
             holder.to_owned(),
+            self.keep,
         );
         let service = Service::new(Arc::clone(&store), Arc::clone(runner), control.clone(), hub.clone()).await?;
         service.seed().await?;
+        let wires = self.redis.iter().cloned().chain(store.wire()).collect();
         self.health.set("store", Ok(store.name()));
-        Ok((service, control))
+        Ok((service, control, Relay::new(hub.clone(), wires)))
     }
 
     async fn open(&self) -> std::result::Result<Arc<dyn JobStore>, StoreError> {
@@ -254,6 +286,37 @@ fn store_url(args: &Args, data: std::result::Result<PathBuf, Diagnosis>) -> Resu
             .map_err(|wrong| Diagnosis::new(Code::Setting, format!("LABCTL_STORE: {wrong}")))?,
         (None, None) => StoreUrl::Sqlite(data?.join(DATABASE)),
     })
+}
+
+/// The address of a Redis. It may have a password in it.
+#[derive(Clone, PartialEq, Eq)]
+pub(super) struct RedisUrl(String);
+
+impl std::fmt::Debug for RedisUrl {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("RedisUrl(..)")
+    }
+}
+
+impl FromStr for RedisUrl {
+    type Err = String;
+
+    fn from_str(text: &str) -> std::result::Result<Self, String> {
+        if text.starts_with("redis://") || text.starts_with("rediss://") {
+            return Ok(Self(text.to_owned()));
+        }
+        Err("it must be redis://HOST:6379, or rediss://USER:PASSWORD@HOST:6379 for TLS".to_owned())
+    }
+}
+
+/// Finds the Redis between servers: the flag, then the variable; nothing where there is none.
+fn redis(args: &Args, health: &Health) -> Result<Option<Arc<dyn Wire>>> {
+    let Some(RedisUrl(url)) = super::setting(args.redis.clone(), "LABCTL_REDIS", RedisUrl::from_str)? else {
+        return Ok(None);
+    };
+    let redis = Redis::start(&url, health.clone())
+        .diagnose(|| Diagnosis::new(Code::Setting, "the Redis of --redis cannot be used"))?;
+    Ok(Some(Arc::new(redis)))
 }
 
 /// Makes a file that nobody but its owner may read, where there is none: what jobs print and the environment that they

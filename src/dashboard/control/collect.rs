@@ -5,10 +5,11 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
+use super::retain::Cut;
 use super::{Backoff, Control};
 use crate::dashboard::job::{Job, JobId, State};
 use crate::dashboard::log::hub::Feed;
-use crate::dashboard::log::{Chunk, Line};
+use crate::dashboard::log::{Chunk, Line, Stream};
 use crate::dashboard::runner::Batch;
 use crate::dashboard::store::{Scope, StoreError};
 
@@ -24,6 +25,11 @@ const WAITING: usize = 4;
 /// How long it is waited where the runner has nothing more of a job that has not ended: between two attempts, or its end
 /// is not told yet.
 const PAUSE: Duration = Duration::from_millis(50);
+
+/// How often it is looked whether a job has ended whose output is kept no further.
+const CUT_LOOK: Duration = Duration::from_millis(500);
+/// Where reading goes on in a log that was cut: nowhere.
+const CUT: &str = "cut";
 
 /// Returns whether a job's output is to be read: there may be more than is stored.
 pub(super) fn wanted(job: &Job) -> bool {
@@ -87,13 +93,27 @@ async fn round(control: &Control, id: JobId, feed: &mut Option<Feed>) -> anyhow:
         // A collector that was stopped is still on its way out.
         return Ok(Round::MoreMayCome);
     };
-    let (sender, batches) = mpsc::channel(WAITING);
-    let (followed, kept) = tokio::join!(
-        control.0.runner.follow(&job, &position, stored + 1, sender),
-        keep(control, id, feed, batches)
-    );
-    kept?;
-    followed?;
+    if position == CUT {
+        if !job.state.is_final() {
+            tokio::time::sleep(CUT_LOOK).await;
+            return Ok(Round::MoreMayCome);
+        }
+    } else {
+        let size = match control.0.keep.log_bytes {
+            Some(_) => store.log_size(id).await?,
+            None => 0,
+        };
+        let (sender, batches) = mpsc::channel(WAITING);
+        let (followed, kept) = tokio::join!(
+            control.0.runner.follow(&job, &position, stored + 1, sender),
+            keep(control, id, feed, batches, size)
+        );
+        // Where it was cut, the runner found nobody who listens.
+        if kept? {
+            return Ok(Round::MoreMayCome);
+        }
+        followed?;
+    }
     // Whether it had ended is what was known before reading: an end that came meanwhile can have lines behind it. And
     // where the row changed meanwhile, the next round sees how.
     if job.state.is_final() && control.complete(&job).await? {
@@ -111,9 +131,17 @@ struct Part {
     position: String,
 }
 
-/// Shows lines as they come and stores them in parts, until no more come.
-async fn keep(control: &Control, id: JobId, feed: &Feed, mut batches: mpsc::Receiver<Batch>) -> Result<(), StoreError> {
+/// Shows lines as they come and stores them in parts, until no more come, or no more are kept; says whether that is so.
+/// `size` bytes are stored already.
+async fn keep(
+    control: &Control,
+    id: JobId,
+    feed: &Feed,
+    mut batches: mpsc::Receiver<Batch>,
+    mut size: u64,
+) -> Result<bool, StoreError> {
     let mut part = Part::default();
+    let mut cut = false;
     let mut due = Instant::now();
     let mut ended = false;
     let mut storing = None;
@@ -123,7 +151,7 @@ async fn keep(control: &Control, id: JobId, feed: &Feed, mut batches: mpsc::Rece
             storing = Some(Box::pin(store(control, id, std::mem::take(&mut part))));
         }
         if ended && storing.is_none() {
-            return Ok(());
+            return Ok(cut);
         }
         tokio::select! {
             batch = batches.recv(), if !ended && part.cost < WAITING_BYTES => match batch {
@@ -132,9 +160,27 @@ async fn keep(control: &Control, id: JobId, feed: &Feed, mut batches: mpsc::Rece
                         due = Instant::now() + PART_AGE;
                     }
                     feed.push(batch.lines.iter().cloned());
+                    size += batch.lines.iter().map(|line| line.bytes.len() as u64).sum::<u64>();
                     part.cost += batch.lines.iter().map(|line| line.bytes.len() + LINE_COST).sum::<usize>();
                     part.lines.extend(batch.lines);
                     part.position = batch.position;
+                    if let Some(why) = surely_cut(control, size).await
+                        && let Some(last) = part.lines.last()
+                    {
+                        let note = Line {
+                            number: last.number + 1,
+                            at_us: jiff::Timestamp::now().as_microsecond(),
+                            attempt: last.attempt,
+                            stream: Stream::Note,
+                            partial: false,
+                            bytes: why.text().into(),
+                        };
+                        feed.push([note.clone()]);
+                        part.lines.push(note);
+                        CUT.clone_into(&mut part.position);
+                        (cut, ended) = (true, true);
+                        batches.close();
+                    }
                 }
                 None => ended = true,
             },
@@ -143,6 +189,17 @@ async fn keep(control: &Control, id: JobId, feed: &Feed, mut batches: mpsc::Rece
                 feed.stored(stored?);
             }
             () = tokio::time::sleep_until(due), if storing.is_none() && !part.lines.is_empty() => {}
+        }
+    }
+}
+
+/// Returns why no more is kept. Where the store does not say, more is.
+async fn surely_cut(control: &Control, size: u64) -> Option<Cut> {
+    match control.cut(size).await {
+        Ok(cut) => cut,
+        Err(error) => {
+            control.trouble("ask how many bytes the logs have", &error);
+            None
         }
     }
 }

@@ -262,6 +262,7 @@ impl From<ServiceError> for Problem {
             ServiceError::Faulty(What::Schedule, faults) => Self::new(Kind::InvalidSchedule).errors(faults),
             ServiceError::Faulty(What::Template, faults) => Self::new(Kind::InvalidTemplate).errors(faults),
             ServiceError::Arguments(faults) => Self::new(Kind::InvalidParameters).errors(faults),
+            ServiceError::Full(why) => Self::new(Kind::Full).detail(why),
             ServiceError::Store(error) => from_store(error),
             ServiceError::Runner(error) => from_runner(error),
         }
@@ -274,10 +275,17 @@ fn from_store(error: StoreError) -> Problem {
         StoreError::Timeout(cause) => (Kind::StoreSlow, cause),
         StoreError::Full(cause) => (Kind::Full, cause),
         StoreError::KeyReused => return Problem::new(Kind::KeyReused),
+        // Only who runs the jobs writes by a lease, and nobody waits for an answer there.
+        StoreError::LeaseLost => return Problem::new(Kind::StoreDown),
         StoreError::Broken(cause) => (Kind::Internal, cause),
     };
     tracing::warn!(error = format!("{cause:#}"), code = kind.code(), "the store failed");
-    Problem::new(kind)
+    match kind {
+        Kind::Full => Problem::new(kind).detail(
+            "the disk of the database or its --quota is full: delete jobs that have ended, start the server with --keep-for, or give it more room",
+        ),
+        _ => Problem::new(kind),
+    }
 }
 
 fn from_runner(error: RunnerError) -> Problem {

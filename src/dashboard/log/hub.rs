@@ -3,7 +3,8 @@
 //! The newest lines of each job lie in a ring. A viewer reads from it at its own pace; one that is slower than the ring
 //! finds what it missed in the store, where every line is before it leaves the ring. So nobody waits for anybody.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::sync::{Notify, watch};
@@ -42,10 +43,21 @@ struct Live {
 
 /// The jobs whose lines are being read; cheap to clone, all clones are one.
 #[derive(Clone, Default)]
-pub struct Hub(Arc<Mutex<Jobs>>);
+pub struct Hub(Arc<Shared>);
+
+#[derive(Default)]
+struct Shared {
+    jobs: Mutex<Jobs>,
+    /// Rung when somebody waits for a job that nobody waited for.
+    wanted: Notify,
+    /// This server runs the jobs: what is not fed here is fed nowhere.
+    leads: AtomicBool,
+}
 
 #[derive(Default)]
 struct Jobs {
+    /// How many viewers wait for lines of a job, wherever they are read.
+    wanted: BTreeMap<JobId, usize>,
     live: BTreeMap<JobId, Arc<Live>>,
     /// Jobs that nobody feeds yet and that somebody waits for.
     awaited: BTreeMap<JobId, Arc<Notify>>,
@@ -56,6 +68,12 @@ pub struct Dawn {
     hub: Hub,
     id: JobId,
     notify: Arc<Notify>,
+}
+
+/// Says as long as it lives that somebody waits for a job's lines.
+pub struct Want {
+    hub: Hub,
+    id: JobId,
 }
 
 /// Who puts a job's lines into the hub. The log of the job has ended when it is dropped.
@@ -73,7 +91,46 @@ pub struct Tap {
 
 impl Hub {
     fn jobs(&self) -> std::sync::MutexGuard<'_, Jobs> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.jobs.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Says that somebody here waits for a job's lines, so that another server that reads them sends them.
+    pub fn want(&self, id: JobId) -> Want {
+        let count = {
+            let mut jobs = self.jobs();
+            let count = jobs.wanted.entry(id).or_default();
+            *count += 1;
+            *count
+        };
+        if count == 1 {
+            self.0.wanted.notify_one();
+        }
+        Want { hub: self.clone(), id }
+    }
+
+    /// Returns the jobs that somebody here waits for.
+    pub fn wanted(&self) -> BTreeSet<JobId> {
+        self.jobs().wanted.keys().copied().collect()
+    }
+
+    /// Returns whether somebody here waits for a job.
+    pub fn is_wanted(&self, id: JobId) -> bool {
+        self.jobs().wanted.contains_key(&id)
+    }
+
+    /// Waits until somebody waits for a job that nobody waited for.
+    pub async fn until_wanted(&self) {
+        self.0.wanted.notified().await;
+    }
+
+    /// Says whether this server runs the jobs.
+    pub fn lead(&self, leads: bool) {
+        self.0.leads.store(leads, Ordering::Relaxed);
+    }
+
+    /// Returns whether this server runs the jobs.
+    pub fn leads(&self) -> bool {
+        self.0.leads.load(Ordering::Relaxed)
     }
 
     /// Begins a job whose newest stored line is `stored`; nothing where somebody feeds it already.
@@ -161,7 +218,36 @@ impl Drop for Dawn {
     }
 }
 
+impl Drop for Want {
+    fn drop(&mut self) {
+        let mut jobs = self.hub.jobs();
+        if let Some(count) = jobs.wanted.get_mut(&self.id) {
+            *count -= 1;
+            if *count == 0 {
+                jobs.wanted.remove(&self.id);
+            }
+        }
+    }
+}
+
 impl Feed {
+    /// Returns the number of the newest line; 0 where there is none.
+    pub fn newest(&self) -> u64 {
+        self.live.reach.borrow().newest
+    }
+
+    /// Goes on after a line, all before which is found in the store alone.
+    pub fn skip(&self, to: u64) {
+        {
+            let mut ring = self.live.ring.lock().unwrap_or_else(PoisonError::into_inner);
+            *ring = Ring {
+                stored: to,
+                ..Ring::default()
+            };
+        }
+        self.live.reach.send_modify(|reach| reach.newest = reach.newest.max(to));
+    }
+
     /// Adds lines that follow those before them, and wakes whoever waits. Lines that were added before are left out: after
     /// a failure the same ones are read again.
     pub fn push(&self, lines: impl IntoIterator<Item = Line>) {
@@ -247,6 +333,12 @@ impl Tap {
             }
         }
         Found::Lines(out)
+    }
+
+    /// Returns the number of the oldest line that is in the ring; of the next one where it is empty.
+    pub fn oldest(&self) -> u64 {
+        let ring = self.live.ring.lock().unwrap_or_else(PoisonError::into_inner);
+        ring.lines.front().map_or(ring.stored + 1, |line| line.number)
     }
 
     /// Returns how far the log is.

@@ -135,8 +135,11 @@ impl From<ServiceError> for Failure {
             ServiceError::Runner(RunnerError::Unavailable(_) | RunnerError::Busy(_)) => {
                 unavailable("What runs the jobs does not answer")
             }
-            ServiceError::Store(StoreError::Unavailable(_) | StoreError::Timeout(_)) => {
+            ServiceError::Store(StoreError::Unavailable(_) | StoreError::Timeout(_) | StoreError::LeaseLost) => {
                 unavailable("The database does not answer")
+            }
+            ServiceError::Full(_) => {
+                Self::new(StatusCode::INSUFFICIENT_STORAGE, "There is no room left for jobs", text)
             }
             ServiceError::Store(StoreError::Full(_)) => unavailable("The database has no room left"),
             ServiceError::Store(StoreError::KeyReused | StoreError::Broken(_)) => {

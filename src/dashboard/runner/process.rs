@@ -1,14 +1,17 @@
 //! Runs jobs as child processes of this machine: the runner that needs nothing.
 //!
 //! Each job runs below a [`keeper`], a process of its own that bounds the job, writes its output and its end to files,
-//! and ends it when the server goes away. So the server can be killed at any moment: nothing of a job is left running,
-//! and the next server finds in the job's directory what became of it (`place`).
+//! and ends it when the server is killed: nothing of a job is left running, and the next server finds in the job's
+//! directory what became of it (`place`). A server that is stopped leaves its jobs instead, and the next one takes them
+//! up (`lifeline`).
 //!
 //! As many jobs run at once as there are slots; the others wait, oldest first.
 
 mod end;
 mod entry;
+mod handover;
 pub mod keeper;
+mod lifeline;
 mod output;
 mod place;
 pub mod stage;
@@ -24,7 +27,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, anyhow};
 use async_trait::async_trait;
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::process::{Child, ChildStdin, Command};
 use tokio::sync::{Notify, mpsc};
 
@@ -42,8 +45,6 @@ use crate::error::{Code, Diagnosis};
 const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 /// How many jobs that were forgotten are remembered, so that a row read before does not begin one again.
 const FORGOTTEN: usize = 10_000;
-/// How often it is looked whether the keeper that an earlier server left has ended.
-const ORPHAN_LOOK: Duration = Duration::from_millis(50);
 /// Where reading goes on in an output that cannot be read any further.
 const LOST: &str = "lost";
 
@@ -69,6 +70,8 @@ struct Inner {
     jobs: Mutex<Jobs>,
     /// Rung when a job is in [`Jobs::changed`].
     changed: Notify,
+    /// Rung when [`Jobs::running`] falls.
+    parted: Notify,
     _lock: Lock,
 }
 
@@ -83,6 +86,8 @@ struct Jobs {
     changed: BTreeSet<JobId>,
     /// Those that were forgotten lately.
     forgotten: BTreeSet<JobId>,
+    /// The server stops: nothing is begun any more.
+    leaving: bool,
 }
 
 impl ProcessRunner {
@@ -92,6 +97,8 @@ impl ProcessRunner {
     /// Another server has the directory, or it cannot be used.
     pub fn open(options: Options) -> Result<Self> {
         let Options { dir, slots, program } = options;
+        // Keepers are started within their own directories.
+        let dir = std::path::absolute(&dir).with_context(|| format!("find the directory `{}`", dir.display()))?;
         private_dir(&dir)?;
         let who = format!("labctl serve with pid {}", std::process::id());
         let lock = Lock::try_take(&dir.join("lock"), &who)?.map_err(|holder| {
@@ -112,6 +119,7 @@ impl ProcessRunner {
             dir,
             jobs: Mutex::default(),
             changed: Notify::new(),
+            parted: Notify::new(),
             _lock: lock,
         }));
         runner.find()?;
@@ -144,23 +152,19 @@ impl ProcessRunner {
             let ended = record.as_ref().is_some_and(Record::is_final);
             let mut entry = Entry::new(place.spec(), held, record);
             if !ended && !held {
-                entry.keeper = Keeper::Orphan;
-                tokio::spawn(self.clone().wait_for_orphan(id));
+                if let Ok(stream) = lifeline::take_up(place.dir()) {
+                    let (sender, orders) = mpsc::unbounded_channel();
+                    entry.keeper = Keeper::Ours(sender);
+                    self.jobs().running += 1;
+                    tokio::spawn(self.clone().take_up(id, stream, orders));
+                } else {
+                    entry.keeper = Keeper::Orphan;
+                    tokio::spawn(self.clone().wait_for_orphan(id));
+                }
             }
             self.jobs().all.insert(id, entry);
         }
         Ok(())
-    }
-
-    /// Waits until the keeper that a server left behind has ended its job, and learns how.
-    async fn wait_for_orphan(self, id: JobId) {
-        let lock = self.place(id).lock();
-        // A lock that cannot be tried says no more than one that is free: nobody is waited for.
-        while let Ok(Err(_)) = Lock::try_take(&lock, "labctl serve") {
-            tokio::time::sleep(ORPHAN_LOOK).await;
-        }
-        let lost = "the server that ran it went away, and its jobs with it";
-        self.settle(id, reason::SERVER_LOST, lost).await;
     }
 
     /// Says that a job changed, to whoever watches and to whoever follows its output.
@@ -174,7 +178,7 @@ impl ProcessRunner {
 
     /// Begins jobs that wait, as long as there are slots.
     fn fill_slots(&self, jobs: &mut Jobs) {
-        while jobs.running < self.0.slots {
+        while jobs.running < self.0.slots && !jobs.leaving {
             let Some(id) = jobs.waiting.pop_first() else { return };
             let Some(entry) = jobs.all.get_mut(&id) else { continue };
             let Some(spec) = entry.spec.clone() else { continue };
@@ -199,45 +203,60 @@ impl ProcessRunner {
 
     /// Starts a job's keeper and listens to it until it ends.
     async fn keep(self, id: JobId, spec: Spec, orders: mpsc::UnboundedReceiver<Order>) {
-        let lost = match self.listen(id, &spec, orders).await {
-            Ok(said) => said,
-            Err(error) => format!("{error:#}"),
-        };
-        self.settle(id, reason::GONE, &lost).await;
+        match self.run(id, &spec, orders).await {
+            Ok(Some(said)) => self.settle(id, reason::GONE, &said).await,
+            Ok(None) => self.left(id),
+            Err(error) => self.settle(id, reason::GONE, &format!("{error:#}")).await,
+        }
     }
 
-    /// Returns what is to be said where the keeper ended without an end of the job.
-    async fn listen(&self, id: JobId, spec: &Spec, mut orders: mpsc::UnboundedReceiver<Order>) -> Result<String> {
+    /// Returns what is to be said where the keeper ended without an end of the job; nothing where it was left.
+    async fn run(&self, id: JobId, spec: &Spec, orders: mpsc::UnboundedReceiver<Order>) -> Result<Option<String>> {
         let place = self.place(id);
         place.make(spec)?;
-        let (mut keeper, mut lifeline) = self.start(&place, id, spec).await?;
-        let mut bell = keeper.stdout.take().context("a keeper has no bell")?;
-        let mut rung = [0; 1024];
-        loop {
-            tokio::select! {
-                read = bell.read(&mut rung) => match read {
-                    Ok(0) | Err(_) => break,
-                    Ok(read) => self.heard(id, &place, &rung[..read]),
-                },
-                Some(order) = orders.recv() => {
-                    // Where the keeper has ended, the bell says so next.
-                    _ = lifeline.write_all(order.line().as_bytes()).await;
-                }
-            }
+        let (mut keeper, lifeline) = self.start(&place, id, spec).await?;
+        let bell = keeper.stdout.take().context("a keeper has no bell")?;
+        if self.listen(id, &place, bell, lifeline, orders).await {
+            return Ok(None);
         }
-        // The bell is closed: the keeper has ended, or was killed.
         let status = keeper.wait().await.context("wait for a job's keeper")?;
-        drop(lifeline);
         let mut said = String::new();
         if let Some(errors) = keeper.stderr.take() {
             let read = errors.take(4096);
             tokio::pin!(read);
             _ = tokio::time::timeout(Duration::from_secs(1), read.read_to_string(&mut said)).await;
         }
-        Ok(match said.trim() {
+        Ok(Some(match said.trim() {
             "" => format!("the process that kept it ended too early ({status}), and its program with it"),
             said => format!("the process that kept it failed: {said}"),
-        })
+        }))
+    }
+
+    /// Listens to a keeper until it has ended, or was killed. Says whether it was left instead.
+    async fn listen(
+        &self,
+        id: JobId,
+        place: &Place,
+        mut bell: impl AsyncRead + Unpin,
+        mut lifeline: impl AsyncWrite + Unpin,
+        mut orders: mpsc::UnboundedReceiver<Order>,
+    ) -> bool {
+        let mut rung = [0; 1024];
+        loop {
+            tokio::select! {
+                read = bell.read(&mut rung) => match read {
+                    Ok(0) | Err(_) => return false,
+                    Ok(read) => self.heard(id, place, &rung[..read]),
+                },
+                Some(order) = orders.recv() => {
+                    // Where the keeper has ended, the bell says so next.
+                    let said = lifeline.write_all(order.line().as_bytes()).await;
+                    if order == Order::Leave && said.is_ok() {
+                        return true;
+                    }
+                }
+            }
+        }
     }
 
     async fn start(&self, place: &Place, id: JobId, spec: &Spec) -> Result<(Child, ChildStdin)> {
@@ -319,6 +338,7 @@ impl ProcessRunner {
         });
         if ours == Some(true) {
             jobs.running -= 1;
+            self.0.parted.notify_one();
         }
         // It may have been resumed before it was held.
         self.wait_for_slot(&mut jobs, id);
@@ -426,13 +446,10 @@ impl Runner for ProcessRunner {
     async fn suspend(&self, job: &Job, suspend: bool) -> Result<(), RunnerError> {
         let id = job.id;
         let mut jobs = self.jobs();
-        if jobs.forgotten.contains(&id) {
+        // One that is not begun here is begun as its row says, here or elsewhere.
+        let Some(entry) = jobs.all.get_mut(&id).filter(|entry| !entry.is_final()) else {
             return Ok(());
-        }
-        let entry = jobs.all.entry(id).or_insert_with(|| Entry::new(None, suspend, None));
-        if entry.is_final() {
-            return Ok(());
-        }
+        };
         entry.held = suspend;
         if suspend {
             entry.order(Order::Hold);
@@ -455,6 +472,10 @@ impl Runner for ProcessRunner {
             entry.order(Order::End);
         }
         self.forget_id(id)
+    }
+
+    async fn leave(&self, stop: bool) -> usize {
+        self.part(stop).await
     }
 
     async fn follow(

@@ -6,7 +6,7 @@ use regex::bytes::Regex;
 
 use super::{Caller, Result, Service, ServiceError};
 use crate::dashboard::job::{Job, JobId};
-use crate::dashboard::log::hub::{Found, Tap};
+use crate::dashboard::log::hub::{Found, Tap, Want};
 use crate::dashboard::log::{Chunk, Line};
 use crate::dashboard::store::{Scope, StoreError};
 
@@ -70,6 +70,8 @@ pub struct Tail {
     select: Select,
     next: u64,
     tap: Option<Tap>,
+    /// Asks another server for the lines, where one reads them.
+    want: Option<Want>,
 }
 
 impl Service {
@@ -94,6 +96,7 @@ impl Service {
             select,
             next,
             tap,
+            want: None,
         })
     }
 }
@@ -144,7 +147,10 @@ impl Tail {
                     if job.log_complete || !self.select.follow {
                         return Ok(None);
                     }
-                    // Another server may run the job; what it reads is found in the store alone.
+                    // Another server may run the job; what it reads it sends, or it is found in the store.
+                    if self.want.is_none() {
+                        self.want = Some(self.service.0.hub.want(self.id));
+                    }
                     _ = tokio::time::timeout(pause, dawn.wait()).await;
                     pause = (pause * 2).min(LONG_PAUSE);
                 }

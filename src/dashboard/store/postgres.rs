@@ -8,6 +8,7 @@
 
 mod documents;
 mod listen;
+mod wire;
 mod write;
 
 use std::str::FromStr as _;
@@ -23,10 +24,13 @@ use tokio::sync::broadcast;
 
 use super::list::{self, Ask, Bind, Dialect, Reach, Statement, columns};
 use super::row::{self, get};
-use super::{Changed, Counts, Created, Filter, JobStore, NewJob, Page, Scope, StoreError, fault, migration, no_counts};
+use super::{
+    Changed, Counts, Created, Fence, Filter, JobStore, NewJob, Page, Scope, StoreError, fault, migration, no_counts,
+};
 use crate::dashboard::job::spec::Spec;
 use crate::dashboard::job::{Change, Job, JobId};
 use crate::dashboard::log::Chunk;
+use crate::dashboard::log::relay::Wire;
 
 /// How many connections a server has at most, and one more on which it listens.
 const CONNECTIONS: u32 = 16;
@@ -51,12 +55,17 @@ const SESSION: &str = "SET statement_timeout = '5s'; SET lock_timeout = '2s';
 
 /// A store in PostgreSQL; cheap to clone, all clones are one. The connections are closed with the last clone.
 #[derive(Clone)]
-pub struct Postgres(Arc<Inner>);
+pub struct Postgres {
+    inner: Arc<Inner>,
+    fence: Option<Arc<Fence>>,
+}
 
 struct Inner {
     pool: PgPool,
     version: String,
     changes: broadcast::Sender<Changed>,
+    options: PgConnectOptions,
+    wire: wire::Place,
     _listener: listen::Listener,
 }
 
@@ -91,19 +100,25 @@ impl Postgres {
             })
             .connect_lazy_with(options.clone());
         let changes = broadcast::Sender::new(CHANGES);
-        let listener = listen::Listener::start(options, pool.clone(), changes.clone())
+        let listener = listen::Listener::start(options.clone(), pool.clone(), changes.clone())
             .await
             .map_err(|error| opened(error, &place))?;
-        Ok(Self(Arc::new(Inner {
+        let inner = Inner {
             pool,
             version,
             changes,
+            options,
+            wire: wire::Place::default(),
             _listener: listener,
-        })))
+        };
+        Ok(Self {
+            inner: Arc::new(inner),
+            fence: None,
+        })
     }
 
     async fn connection(&self) -> Result<PoolConnection<Driver>, StoreError> {
-        self.0.pool.acquire().await.map_err(fault::postgres)
+        self.inner.pool.acquire().await.map_err(fault::postgres)
     }
 }
 
@@ -214,7 +229,7 @@ impl Ask for Reader {
 #[async_trait]
 impl JobStore for Postgres {
     fn name(&self) -> String {
-        format!("PostgreSQL {}", self.0.version)
+        format!("PostgreSQL {}", self.inner.version)
     }
 
     async fn ping(&self) -> Result<(), StoreError> {
@@ -323,15 +338,25 @@ impl JobStore for Postgres {
         timely(self.write_delete(id, owner)).await
     }
 
-    async fn expired(&self, ended_before_ms: i64, limit: u32) -> Result<Vec<Job>, StoreError> {
+    async fn expired(
+        &self,
+        ended_before_ms: i64,
+        after: Option<(i64, JobId)>,
+        limit: u32,
+    ) -> Result<Vec<Job>, StoreError> {
         timely(async {
             let mut connection = self.connection().await?;
             let sql = concat!(
                 "SELECT ",
                 columns!("jobs"),
-                " FROM jobs WHERE finished_ms < $1 ORDER BY finished_ms, id LIMIT $2"
+                " FROM jobs WHERE finished_ms < $1 AND (finished_ms, id) > ($2, $3) ORDER BY finished_ms, id LIMIT $4"
             );
-            let query = sqlx::query(sql).bind(ended_before_ms).bind(i64::from(limit));
+            let (end, id) = after.map_or((i64::MIN, -1), |(end, id)| (end, id.number()));
+            let query = sqlx::query(sql)
+                .bind(ended_before_ms)
+                .bind(end)
+                .bind(id)
+                .bind(i64::from(limit));
             let rows = query.fetch_all(&mut *connection).await.map_err(fault::postgres)?;
             rows.iter().map(row::job).collect()
         })
@@ -374,6 +399,16 @@ impl JobStore for Postgres {
         .await
     }
 
+    async fn log_size(&self, id: JobId) -> Result<u64, StoreError> {
+        timely(async {
+            let mut connection = self.connection().await?;
+            let query = sqlx::query("SELECT coalesce(sum(bytes), 0)::bigint FROM log_parts WHERE job = $1");
+            let row = query.bind(id.number()).fetch_one(&mut *connection).await;
+            row::count(get(&row.map_err(fault::postgres)?, 0)?)
+        })
+        .await
+    }
+
     async fn log_bytes(&self) -> Result<u64, StoreError> {
         timely(async {
             let mut connection = self.connection().await?;
@@ -390,8 +425,22 @@ impl JobStore for Postgres {
         timely(self.write_lease(name, holder, ttl)).await
     }
 
+    fn fenced(&self, lease: &str, holder: &str) -> Arc<dyn JobStore> {
+        Arc::new(Self {
+            fence: Some(Arc::new(Fence {
+                lease: lease.to_owned(),
+                holder: holder.to_owned(),
+            })),
+            ..self.clone()
+        })
+    }
+
+    fn wire(&self) -> Option<Arc<dyn Wire>> {
+        Some(self.inner.wire.get(&self.inner.options, &self.inner.pool))
+    }
+
     fn changes(&self) -> broadcast::Receiver<Changed> {
-        self.0.changes.subscribe()
+        self.inner.changes.subscribe()
     }
 }
 

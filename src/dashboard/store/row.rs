@@ -9,7 +9,7 @@ use super::documents::{Document, Mark};
 use super::{NewJob, StoreError};
 use crate::dashboard::job::spec::Spec;
 use crate::dashboard::job::template::Origin;
-use crate::dashboard::job::{Change, Job, JobId, State};
+use crate::dashboard::job::{Change, Job, JobId, State, reason};
 use crate::dashboard::log::Chunk;
 
 /// Says that what is stored cannot be understood.
@@ -174,7 +174,7 @@ pub(super) fn fresh(new: &NewJob, id: JobId) -> Job {
         } else {
             State::Pending
         },
-        reason: None,
+        reason: new.spec.suspend.then(|| reason::HELD.to_owned()),
         message: None,
         template: new.template.as_ref().map(|origin| origin.template.clone()),
         labels: new.spec.labels.clone(),

@@ -25,7 +25,9 @@ use tokio::sync::{Mutex, broadcast};
 
 use super::list::{self, Ask, Bind, Dialect, Reach, Statement, columns};
 use super::row::{self, get};
-use super::{Changed, Counts, Created, Filter, JobStore, NewJob, Page, Scope, StoreError, fault, migration, no_counts};
+use super::{
+    Changed, Counts, Created, Fence, Filter, JobStore, NewJob, Page, Scope, StoreError, fault, migration, no_counts,
+};
 use crate::dashboard::job::spec::Spec;
 use crate::dashboard::job::{Change, Job, JobId};
 use crate::dashboard::log::Chunk;
@@ -54,7 +56,10 @@ pub struct Settings {
 
 /// A store in an SQLite file; cheap to clone, all clones are one.
 #[derive(Clone)]
-pub struct Sqlite(Arc<Inner>);
+pub struct Sqlite {
+    inner: Arc<Inner>,
+    fence: Option<Arc<Fence>>,
+}
 
 struct Inner {
     version: String,
@@ -136,25 +141,28 @@ impl Sqlite {
             .fetch_one(&readers)
             .await
             .map_err(opened)?;
-        Ok(Self(Arc::new(Inner {
-            version: get(&version, 0)?,
-            readers,
-            writer,
-            quota_pages,
-            turn: Mutex::default(),
-            changes: broadcast::Sender::new(CHANGES),
-        })))
+        Ok(Self {
+            inner: Arc::new(Inner {
+                version: get(&version, 0)?,
+                readers,
+                writer,
+                quota_pages,
+                turn: Mutex::default(),
+                changes: broadcast::Sender::new(CHANGES),
+            }),
+            fence: None,
+        })
     }
 
     /// Closes the database; what is asked afterwards is answered with [`StoreError::Unavailable`].
     pub async fn close(&self) {
-        self.0.readers.close().await;
+        self.inner.readers.close().await;
         // The last connection that closes moves the WAL into the database.
-        self.0.writer.close().await;
+        self.inner.writer.close().await;
     }
 
     async fn reader(&self) -> Result<PoolConnection<Driver>, StoreError> {
-        let mut connection = self.0.readers.acquire().await.map_err(fault::sqlite)?;
+        let mut connection = self.inner.readers.acquire().await.map_err(fault::sqlite)?;
         limit(&mut connection).await?;
         Ok(connection)
     }
@@ -223,7 +231,7 @@ impl Ask for Reader {
 #[async_trait]
 impl JobStore for Sqlite {
     fn name(&self) -> String {
-        format!("SQLite {}", self.0.version)
+        format!("SQLite {}", self.inner.version)
     }
 
     async fn ping(&self) -> Result<(), StoreError> {
@@ -318,14 +326,21 @@ impl JobStore for Sqlite {
         self.settled(async move { store.write_delete(id, scope).await }).await
     }
 
-    async fn expired(&self, ended_before_ms: i64, limit: u32) -> Result<Vec<Job>, StoreError> {
+    async fn expired(
+        &self,
+        ended_before_ms: i64,
+        after: Option<(i64, JobId)>,
+        limit: u32,
+    ) -> Result<Vec<Job>, StoreError> {
         let mut reader = self.reader().await?;
         let sql = concat!(
             "SELECT ",
             columns!("jobs"),
-            " FROM jobs INDEXED BY jobs_finished WHERE finished_ms < ? ORDER BY finished_ms, id LIMIT ?"
+            " FROM jobs INDEXED BY jobs_finished WHERE finished_ms < ?1 AND finished_ms >= ?2 AND (finished_ms, id) > (?2, ?3)
+             ORDER BY finished_ms, id LIMIT ?4"
         );
-        let query = sqlx::query(sql).bind(ended_before_ms).bind(limit);
+        let (end, id) = after.map_or((i64::MIN, -1), |(end, id)| (end, id.number()));
+        let query = sqlx::query(sql).bind(ended_before_ms).bind(end).bind(id).bind(limit);
         let rows = query.fetch_all(&mut *reader).await.map_err(fault::sqlite)?;
         rows.iter().map(row::job).collect()
     }
@@ -354,6 +369,12 @@ impl JobStore for Sqlite {
         row.map_err(fault::sqlite)?.as_ref().map(row::chunk).transpose()
     }
 
+    async fn log_size(&self, id: JobId) -> Result<u64, StoreError> {
+        let mut reader = self.reader().await?;
+        let query = sqlx::query("SELECT coalesce(sum(bytes), 0) FROM log_parts WHERE job = ?").bind(id.number());
+        row::count(get(&query.fetch_one(&mut *reader).await.map_err(fault::sqlite)?, 0)?)
+    }
+
     async fn log_bytes(&self) -> Result<u64, StoreError> {
         let mut reader = self.reader().await?;
         let row = sqlx::query("SELECT bytes FROM log_total")
@@ -364,13 +385,25 @@ impl JobStore for Sqlite {
     }
 
     async fn lease(&self, name: &str, holder: &str, ttl: Duration) -> Result<bool, StoreError> {
-        let (store, name, holder) = (self.clone(), name.to_owned(), holder.to_owned());
+        let (mut store, name, holder) = (self.clone(), name.to_owned(), holder.to_owned());
+        // Who takes the lease need not have it.
+        store.fence = None;
         self.settled(async move { store.write_lease(name, holder, ttl).await })
             .await
     }
 
+    fn fenced(&self, lease: &str, holder: &str) -> Arc<dyn JobStore> {
+        Arc::new(Self {
+            fence: Some(Arc::new(Fence {
+                lease: lease.to_owned(),
+                holder: holder.to_owned(),
+            })),
+            ..self.clone()
+        })
+    }
+
     fn changes(&self) -> broadcast::Receiver<Changed> {
-        self.0.changes.subscribe()
+        self.inner.changes.subscribe()
     }
 }
 
@@ -434,7 +467,8 @@ mod tests {
         for sql in [
             "SELECT max(id) FROM jobs",
             "SELECT id FROM jobs INDEXED BY jobs_open WHERE open = 1 AND id > ? ORDER BY id LIMIT ?",
-            "SELECT id FROM jobs INDEXED BY jobs_finished WHERE finished_ms < ? ORDER BY finished_ms, id LIMIT ?",
+            "SELECT id FROM jobs INDEXED BY jobs_finished WHERE finished_ms < ?1 AND finished_ms >= ?2
+                AND (finished_ms, id) > (?2, ?3) ORDER BY finished_ms, id LIMIT ?4",
             "DELETE FROM jobs WHERE id = ?",
         ] {
             let explained = Statement {

@@ -22,6 +22,7 @@ on_both!(
     a_log_is_read_from_any_line,
     a_part_of_a_log_comes_twice,
     one_server_has_a_lease,
+    who_lost_its_lease_writes_nothing,
     changes_are_told_in_order,
     what_cannot_be_text_is_no_failure,
 );
@@ -331,16 +332,21 @@ async fn what_needs_work_and_what_is_old_is_found_in_order(place: &Place) {
     let first = store.unfinished(None, 2).await.expect("an answer");
     let rest = store.unfinished(Some(first[1].id), 10).await.expect("an answer");
     assert_eq!([ids(&first), ids(&rest)].concat(), ids(&open));
-    let old = store.expired(BEGIN_MS + 30, 10).await.expect("an answer");
+    let old = store.expired(BEGIN_MS + 30, None, 10).await.expect("an answer");
     assert_eq!(
         ids(&old),
         [jobs[3].id, jobs[4].id],
         "before that time, the oldest end first"
     );
     assert_eq!(
-        ids(&store.expired(BEGIN_MS + 31, 1).await.expect("an answer")),
+        ids(&store.expired(BEGIN_MS + 31, None, 1).await.expect("an answer")),
         [jobs[3].id]
     );
+    let after = |place: usize| jobs[place].finished_ms.map(|end| (end, jobs[place].id));
+    for (place, rest) in [(3, vec![jobs[4].id, jobs[1].id]), (4, vec![jobs[1].id]), (1, vec![])] {
+        let found = store.expired(i64::MAX, after(place), 10).await.expect("an answer");
+        assert_eq!(ids(&found), rest);
+    }
 }
 
 async fn deleting_takes_everything_with_it(place: &Place) {
@@ -463,6 +469,8 @@ async fn a_log_is_read_from_any_line(place: &Place) {
         .data
         .len() as u64;
     assert_eq!(store.log_bytes().await.expect("an answer"), data + other);
+    let size: u64 = parts.iter().map(|part| part.bytes).sum();
+    assert_eq!(store.log_size(job.id).await.expect("an answer"), size);
 }
 
 async fn a_part_of_a_log_comes_twice(place: &Place) {
@@ -510,6 +518,41 @@ async fn one_server_has_a_lease(place: &Place) {
     let taken = requests.join_all().await.into_iter().filter(|taken| *taken).count();
     assert_eq!(taken, 1, "one of those who wait has it");
     assert!(!lease("control", "a", long).await, "who had it before has it no more");
+}
+
+async fn who_lost_its_lease_writes_nothing(place: &Place) {
+    let store = &*place.store;
+    let job = create(store, new_job("ada", "fenced", 0)).await;
+    let long = Duration::from_secs(60);
+    assert!(store.lease("control", "a", long).await.expect("an answer"));
+    let fenced = store.fenced("control", "a");
+    let job = bring(&*fenced, &job, State::Running).await;
+    fenced.append_log(job.id, &chunk(1, 3, "a")).await.expect("stored");
+    assert!(fenced.lease("control", "a", Duration::ZERO).await.expect("an answer"));
+    assert!(store.lease("control", "b", long).await.expect("an answer"));
+
+    let lost = |result: Result<(), StoreError>| assert!(matches!(result, Err(StoreError::LeaseLost)), "{result:?}");
+    let change = to_state(State::Failed);
+    lost(fenced.change(job.id, job.version, &change).await.map(drop));
+    lost(fenced.append_log(job.id, &chunk(4, 3, "late")).await);
+    assert_eq!(
+        store.job(job.id, &Scope::All).await.expect("an answer"),
+        Some(job.clone())
+    );
+    assert_eq!(store.log(job.id, 1, 10).await.expect("an answer").len(), 1);
+    // Reading needs no lease, and the others write as before.
+    assert_eq!(
+        fenced.job(job.id, &Scope::All).await.expect("an answer"),
+        Some(job.clone())
+    );
+    let job = bring(store, &job, State::Failed).await;
+    lost(fenced.delete(job.id, &Scope::All).await.map(drop));
+    store
+        .fenced("control", "b")
+        .append_log(job.id, &chunk(4, 1, "b"))
+        .await
+        .expect("stored");
+    assert!(store.delete(job.id, &Scope::All).await.expect("an answer"));
 }
 
 async fn changes_are_told_in_order(place: &Place) {

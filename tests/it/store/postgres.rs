@@ -294,7 +294,7 @@ async fn no_list_reads_a_table_from_end_to_end() {
             );
         }
         store.unfinished(None, 10).await.expect("jobs");
-        store.expired(0, 10).await.expect("jobs");
+        store.expired(0, None, 10).await.expect("jobs");
         store.newest().await.expect("an id");
         store.counts(&Scope::Owner("ada".into())).await.expect("counters");
         let (after, _) = read(&url, &store).await;
@@ -318,4 +318,102 @@ async fn no_list_reads_a_table_from_end_to_end() {
         "{} entries of indexes for ten pages of 50",
         after - before
     );
+}
+
+/// Makes an authority, and a server's certificate for `localhost` by it: the authority, the certificate, its key.
+fn certificates() -> (String, String, String) {
+    use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
+    let mut authority = CertificateParams::new(Vec::new()).expect("parameters");
+    authority.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    let signing = KeyPair::generate().expect("a key");
+    let root = authority.self_signed(&signing).expect("signed").pem();
+    let issuer = Issuer::new(authority, signing);
+    let server = CertificateParams::new(vec!["localhost".to_owned()]).expect("parameters");
+    let key = KeyPair::generate().expect("a key");
+    let certificate = server.signed_by(&key, &issuer).expect("signed").pem();
+    (root, certificate, key.serialize_pem())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn connections_are_encrypted_to_the_server_that_is_meant() {
+    let setup = Setup {
+        fsync: "off",
+        buffers: "16MB",
+    };
+    let Some(cluster) = Cluster::start(setup).await else {
+        return;
+    };
+    let (root, certificate, key) = certificates();
+    let certificate = cluster.file("server.crt", &certificate);
+    let key = cluster.file("server.key", &key);
+    let free = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+    let port = free.local_addr().expect("an address").port();
+    drop(free);
+    let mut connection = raw(&cluster.url("postgres")).await;
+    for setting in [
+        "listen_addresses = '127.0.0.1'".to_owned(),
+        format!("port = {port}"),
+        format!("ssl_cert_file = '{}'", certificate.display()),
+        format!("ssl_key_file = '{}'", key.display()),
+        "ssl = on".to_owned(),
+    ] {
+        let sql = sqlx::AssertSqlSafe(format!("ALTER SYSTEM SET {setting}"));
+        sqlx::query(sql).execute(&mut connection).await.expect("set");
+    }
+    connection.close().await.expect("closed");
+    cluster.tell("INT");
+    cluster.tell("start");
+    let dir = tempfile::tempdir().expect("a directory");
+    let write = |name: &str, pem: &str| {
+        let path = dir.path().join(name);
+        labctl::drive::files::write(&path, pem).expect("written");
+        path.display().to_string()
+    };
+    let (root, other) = (write("root.pem", &root), write("other.pem", &certificates().0));
+    let url = |host: &str, more: &str| format!("postgres://labctl:s3cret@{host}:{port}/postgres?{more}");
+    let start = Instant::now();
+    while let Err(error) = sqlx::PgConnection::connect(&url("localhost", "sslmode=require")).await {
+        assert!(start.elapsed() < HEALS, "{error}");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    for right in [
+        "sslmode=require".to_owned(),
+        format!("sslmode=verify-ca&sslrootcert={root}"),
+        format!("sslmode=verify-full&sslrootcert={root}"),
+    ] {
+        let url = url("localhost", &right);
+        let mut connection = raw(&url).await;
+        let encrypted: bool = sqlx::query("SELECT ssl FROM pg_stat_ssl WHERE pid = pg_backend_pid()")
+            .fetch_one(&mut connection)
+            .await
+            .expect("an answer")
+            .get(0);
+        assert!(encrypted, "{right}");
+        let store = open(&url).await;
+        let mut changes = store.changes();
+        let job = create(&store, new_job("ada", "secret", 0)).await;
+        assert_eq!(
+            next(&mut changes).await,
+            Changed::Job(job),
+            "who listens is encrypted too: {right}"
+        );
+    }
+    for (host, wrong) in [
+        ("localhost", format!("sslmode=verify-ca&sslrootcert={other}")),
+        ("localhost", format!("sslmode=verify-full&sslrootcert={other}")),
+        (
+            "localhost",
+            "sslmode=verify-full&sslrootcert=/nowhere/root.pem".to_owned(),
+        ),
+        // Its certificate is for a name.
+        ("127.0.0.1", format!("sslmode=verify-full&sslrootcert={root}")),
+    ] {
+        let error = Postgres::open(&url(host, &wrong))
+            .await
+            .err()
+            .expect("it is not trusted");
+        let told = format!("{error:?}");
+        assert!(!told.contains("s3cret"), "{told}");
+        assert!(!matches!(error, StoreError::Full(_) | StoreError::KeyReused), "{told}");
+    }
 }

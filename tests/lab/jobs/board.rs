@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail, ensure};
 use labctl::config::Dirs;
 use labctl::dashboard::control::Control;
+use labctl::dashboard::control::retain::Keep;
 use labctl::dashboard::health::Health;
 use labctl::dashboard::job::spec::Spec;
 use labctl::dashboard::job::{Job, JobId, State};
@@ -134,6 +135,7 @@ impl Board {
             health.clone(),
             // The one after it is the same server, started again.
             "test".to_owned(),
+            Keep::default(),
         );
         let service = Service::new(store, runner, control.clone(), hub).await?;
         let work = tokio::spawn(async move { control.run().await });

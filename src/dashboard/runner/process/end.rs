@@ -17,6 +17,8 @@ pub(super) enum Why {
     Held,
     /// The lifeline was cut.
     ServerLost,
+    /// The server was stopped, and told to end its jobs.
+    ServerStopped,
     Deadline,
     Memory,
     Processes,
@@ -34,6 +36,10 @@ impl Why {
             Self::ServerLost => (
                 reason::SERVER_LOST,
                 Some("the server that ran it went away, and its jobs with it".to_owned()),
+            ),
+            Self::ServerStopped => (
+                reason::SERVER_STOPPED,
+                Some("the server that ran it was stopped with --stop-jobs".to_owned()),
             ),
             Self::Deadline => (
                 reason::DEADLINE,

@@ -1,7 +1,7 @@
 //! The keeper of one job: labctl again, started by the server, below which the job's program runs.
 //!
 //! Its standard input is its lifeline: instructions come in on it, and when it closes (the server was killed, however)
-//! the keeper ends the job and everything below it. What the program writes it appends to a file; how the job is it
+//! the keeper ends the job and everything below it, unless the server said before that it leaves (`lifeline`). What the program writes it appends to a file; how the job is it
 //! writes to another. Both outlive the server. On its standard output it rings: a byte says that there is something new.
 
 use std::ffi::OsString;
@@ -14,14 +14,15 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, anyhow};
 use rustix::process::{Pid, Signal, WaitOptions, WaitStatus};
-use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, BufReader, Lines};
+use tokio::io::AsyncReadExt as _;
 use tokio::net::unix::pipe;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::{Instant, sleep_until};
 
 use super::end::{PROCESSES, Why, exit_code, failure};
+use super::lifeline::Lifeline;
 use super::output::{Head, Writer};
-use super::place::{Instructions, Life, Order, Place, Record, private_dir};
+use super::place::{Instructions, Life, Place, Record, private_dir};
 use super::stage::{self, Refusal};
 use super::tree::Tree;
 use crate::dashboard::job::{clipped, reason};
@@ -135,8 +136,7 @@ struct Keeper {
     instructions: Instructions,
     record: Record,
     output: Writer,
-    bell: pipe::Sender,
-    control: Option<Lines<BufReader<pipe::Receiver>>>,
+    lifeline: Lifeline,
     children: tokio::signal::unix::Signal,
     terminate: tokio::signal::unix::Signal,
     interrupt: tokio::signal::unix::Signal,
@@ -149,12 +149,7 @@ struct Keeper {
 
 impl Keeper {
     async fn new(place: Place, own: Pid) -> Result<Self> {
-        let input = rustix::io::fcntl_dupfd_cloexec(rustix::stdio::stdin(), 3)?;
-        let input = pipe::Receiver::from_owned_fd(input).context("labctl job-keeper reads from a pipe")?;
-        let bell = rustix::io::fcntl_dupfd_cloexec(rustix::stdio::stdout(), 3)?;
-        let bell = pipe::Sender::from_owned_fd(bell).context("labctl job-keeper writes to a pipe")?;
-        let mut control = BufReader::new(input).lines();
-        let first = control.next_line().await?.context("there are no instructions")?;
+        let (lifeline, first) = Lifeline::take().await?;
         let instructions: Instructions = serde_json::from_str(&first).context("read the instructions")?;
         let record = Record {
             keeper: Some(own.as_raw_nonzero().get()),
@@ -168,8 +163,7 @@ impl Keeper {
             deadline: now + Duration::from_secs(instructions.limits.seconds.into()),
             instructions,
             record,
-            bell,
-            control: Some(control),
+            lifeline,
             children: signal(SignalKind::child())?,
             terminate: signal(SignalKind::terminate())?,
             interrupt: signal(SignalKind::interrupt())?,
@@ -190,7 +184,7 @@ impl Keeper {
             let until = Instant::now() + pause;
             while self.ending.is_none() && Instant::now() < until {
                 tokio::select! {
-                    why = told(&mut self.control) => self.end(why)?,
+                    why = self.lifeline.told() => self.end(why)?,
                     _ = self.terminate.recv() => self.end(Why::ServerLost)?,
                     _ = self.interrupt.recv() => self.end(Why::ServerLost)?,
                     () = sleep_until(self.deadline) => self.end(Why::Deadline)?,
@@ -228,7 +222,7 @@ impl Keeper {
                 read = out.read(), if out.is_open() => self.took(out, read)?,
                 read = err.read(), if err.is_open() => self.took(err, read)?,
                 _ = self.children.recv() => {}
-                why = told(&mut self.control) => self.end(why)?,
+                why = self.lifeline.told() => self.end(why)?,
                 _ = self.terminate.recv() => self.end(Why::ServerLost)?,
                 _ = self.interrupt.recv() => self.end(Why::ServerLost)?,
                 () = sleep_until(self.deadline), if self.ending.is_none() => self.end(Why::Deadline)?,
@@ -358,8 +352,7 @@ impl Keeper {
     }
 
     fn ring(&self, what: u8) {
-        // A full pipe says that the server has not come to listen yet; an end of it is noticed at the lifeline.
-        _ = self.bell.try_write(&[what]);
+        self.lifeline.ring(what);
     }
 
     fn save(&self) -> Result<()> {
@@ -493,24 +486,6 @@ impl Keeper {
         self.record.message = message.map(clipped);
         self.record.finished_ms = Some(now_us() / 1000);
         self.save()
-    }
-}
-
-/// Waits for what the server says; that it is gone is said once.
-async fn told(control: &mut Option<Lines<BufReader<pipe::Receiver>>>) -> Why {
-    loop {
-        let Some(lines) = control else {
-            return std::future::pending().await;
-        };
-        let Ok(Some(line)) = lines.next_line().await else {
-            *control = None;
-            return Why::ServerLost;
-        };
-        match Order::parse(&line) {
-            Some(Order::End) => return Why::Asked,
-            Some(Order::Hold) => return Why::Held,
-            None => {}
-        }
     }
 }
 

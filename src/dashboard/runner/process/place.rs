@@ -5,6 +5,7 @@
 //! | `job.json` | what to run | the server |
 //! | `state.json` | how the job is | its keeper; the server where the keeper was killed |
 //! | `output.log` | the output so far, see [`super::output`] | its keeper |
+//! | `door` | a socket at which the next server takes the job up, see [`super::lifeline`] | its keeper |
 //! | `lock` | locked as long as a keeper lives | its keeper |
 //! | `work/`, `tmp/` | the program's working directory, and its temporary one | the program |
 
@@ -41,18 +42,26 @@ pub(super) enum Order {
     End,
     /// End the attempt; the job begins anew when it is resumed.
     Hold,
+    /// End the job, because the server is stopped.
+    Stop,
+    /// Go on without a server: the next one takes the job up.
+    Leave,
 }
 
 impl Order {
+    const ALL: [Self; 4] = [Self::End, Self::Hold, Self::Stop, Self::Leave];
+
     pub(super) fn line(self) -> &'static str {
         match self {
             Self::End => "end\n",
             Self::Hold => "hold\n",
+            Self::Stop => "stop\n",
+            Self::Leave => "leave\n",
         }
     }
 
     pub(super) fn parse(line: &str) -> Option<Self> {
-        [Self::End, Self::Hold]
+        Self::ALL
             .into_iter()
             .find(|order| order.line().trim_end() == line.trim_end())
     }
@@ -229,7 +238,7 @@ mod tests {
 
     #[test]
     fn orders_are_read_as_they_are_written() {
-        for order in [Order::End, Order::Hold] {
+        for order in Order::ALL {
             assert_eq!(Order::parse(order.line()), Some(order));
         }
         assert_eq!(Order::parse("endless\n"), None);

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use anyhow::anyhow;
-use sqlx::Acquire as _;
+use sqlx::{Acquire as _, PgConnection};
 
 use super::{Postgres, fault, listen};
 use crate::dashboard::job::{Change, Job, JobId, State};
@@ -21,8 +21,8 @@ const CREATE: &str = "WITH key AS (
         INSERT INTO job_keys (owner, key, body, id) SELECT $3, $9, $10, $1 WHERE $9 IS NOT NULL
         ON CONFLICT (owner, key) DO NOTHING RETURNING id
     ), job AS (
-        INSERT INTO jobs (id, name, owner, state, template, labels, parent, created_ms)
-        SELECT $1, $2, $3, $4, $5, $6, $7, $8 WHERE $9 IS NULL OR EXISTS (SELECT FROM key)
+        INSERT INTO jobs (id, name, owner, state, template, labels, parent, created_ms, reason)
+        SELECT $1, $2, $3, $4, $5, $6, $7, $8, $17 WHERE $9 IS NULL OR EXISTS (SELECT FROM key)
         RETURNING id, owner, state
     ), spec AS (
         INSERT INTO job_specs (id, spec) SELECT id, $11 FROM job
@@ -45,7 +45,9 @@ const CREATE: &str = "WITH key AS (
 /// Changes a row that has a version, and its counters where the state changes.
 const CHANGE: &str = concat!(
     "WITH old AS (
-        SELECT id, owner, state FROM jobs WHERE id = $1 AND version = $2 FOR UPDATE
+        SELECT id, owner, state FROM jobs WHERE id = $1 AND version = $2
+            AND ($15::text IS NULL OR EXISTS (SELECT FROM leases WHERE name = $15 AND holder = $16))
+        FOR UPDATE
     ), new AS (
         UPDATE jobs SET
             state = coalesce($3, jobs.state),
@@ -82,7 +84,8 @@ const CHANGE: &str = concat!(
 const APPEND: &str = "WITH old AS (
         SELECT octet_length(data) AS size FROM log_parts WHERE job = $1 AND first = $2
     ), part AS (
-        INSERT INTO log_parts (job, first, lines, bytes, position, data) VALUES ($1, $2, $3, $4, $5, $6)
+        INSERT INTO log_parts (job, first, lines, bytes, position, data) SELECT $1, $2, $3, $4, $5, $6
+        WHERE $7::text IS NULL OR EXISTS (SELECT FROM leases WHERE name = $7 AND holder = $8)
         ON CONFLICT (job, first) DO UPDATE SET lines = excluded.lines, bytes = excluded.bytes,
             position = excluded.position, data = excluded.data
         WHERE log_parts.lines < excluded.lines
@@ -150,8 +153,9 @@ impl Postgres {
                     .map(row::parameters_text)
                     .transpose()
                     .map_err(encode)?,
-            );
-        let mut connection = self.0.pool.acquire().await?;
+            )
+            .bind(job.reason.as_deref());
+        let mut connection = self.inner.pool.acquire().await?;
         Ok(query.fetch_optional(&mut *connection).await?.is_some())
     }
 
@@ -213,8 +217,13 @@ impl Postgres {
             )
             .bind(change.cancelling)
             .bind(change.log_complete)
-            .bind(ended);
+            .bind(ended)
+            .bind(self.fence.as_ref().map(|fence| fence.lease.as_str()))
+            .bind(self.fence.as_ref().map(|fence| fence.holder.as_str()));
         let row = query.fetch_optional(&mut *connection).await.map_err(fault::postgres)?;
+        if row.is_none() {
+            self.holds(&mut connection).await?;
+        }
         row.as_ref().map(row::job).transpose()
     }
 
@@ -237,6 +246,7 @@ impl Postgres {
         let Some(job) = job.filter(|job| job.state.is_final()) else {
             return Ok(false);
         };
+        self.holds(&mut transaction).await?;
         let (names, values): (Vec<&String>, Vec<&String>) = job.labels.iter().unzip();
         // The spec, the parts of the name and the key go with the row.
         let query = sqlx::query(
@@ -278,12 +288,28 @@ impl Postgres {
             .bind(row::number(chunk.lines)?)
             .bind(row::number(chunk.bytes)?)
             .bind(row::clean(&chunk.position))
-            .bind(&chunk.data);
+            .bind(&chunk.data)
+            .bind(self.fence.as_ref().map(|fence| fence.lease.as_str()))
+            .bind(self.fence.as_ref().map(|fence| fence.holder.as_str()));
         let mut connection = self.connection().await?;
         match query.execute(&mut *connection).await {
             // The job was deleted: its log has no place any more.
             Err(error) if is(&error, "23503") => Ok(()),
-            other => other.map(|_| ()).map_err(fault::postgres),
+            Err(error) => Err(fault::postgres(error)),
+            Ok(done) if done.rows_affected() > 0 => Ok(()),
+            // The same part again, or refused.
+            Ok(_) => self.holds(&mut connection).await,
+        }
+    }
+
+    /// Says whether the lease is still had by whom this store is for.
+    async fn holds(&self, connection: &mut PgConnection) -> Result<(), StoreError> {
+        let Some(fence) = &self.fence else { return Ok(()) };
+        let query = sqlx::query("SELECT FROM leases WHERE name = $1 AND holder = $2");
+        let query = query.bind(&fence.lease).bind(&fence.holder);
+        match query.fetch_optional(connection).await.map_err(fault::postgres)? {
+            Some(_) => Ok(()),
+            None => Err(StoreError::LeaseLost),
         }
     }
 

@@ -51,14 +51,14 @@ impl Write<'_> {
 impl Sqlite {
     async fn turn(&self) -> Result<MutexGuard<'_, Turn>, StoreError> {
         fault::late(
-            tokio::time::timeout(STATEMENT, self.0.turn.lock()).await,
+            tokio::time::timeout(STATEMENT, self.inner.turn.lock()).await,
             "waiting for the turn to write",
         )
     }
 
     pub(super) async fn begin(&self, kind: Kind) -> Result<Write<'_>, StoreError> {
         let mut turn = self.turn().await?;
-        let mut connection = self.0.writer.acquire().await.map_err(fault::sqlite)?;
+        let mut connection = self.inner.writer.acquire().await.map_err(fault::sqlite)?;
         limit(&mut connection).await?;
         undo(&mut turn, &mut connection).await;
         let durable = kind == Kind::Durable;
@@ -72,7 +72,7 @@ impl Sqlite {
             turn.durable = durable;
         }
         let over_quota = kind == Kind::MakesRoom;
-        if let Some(pages) = self.0.quota_pages
+        if let Some(pages) = self.inner.quota_pages
             && turn.over_quota != over_quota
         {
             let most = if over_quota { PAGES } else { pages };
@@ -83,6 +83,16 @@ impl Sqlite {
         // The lock is taken at the beginning: a transaction that reads first could find that it may not write.
         connection.execute("BEGIN IMMEDIATE").await.map_err(fault::sqlite)?;
         turn.begun = true;
+        if let Some(fence) = &self.fence {
+            // Within the transaction: nobody can take the lease between this and the commit.
+            let query = sqlx::query("SELECT 1 FROM leases WHERE name = ? AND holder = ?");
+            let query = query.bind(fence.lease.clone()).bind(fence.holder.clone());
+            let held = query.fetch_optional(&mut *connection).await.map_err(fault::sqlite)?;
+            if held.is_none() {
+                undo(&mut turn, &mut connection).await;
+                return Err(StoreError::LeaseLost);
+            }
+        }
         Ok(Write { turn, connection })
     }
 
@@ -107,9 +117,9 @@ impl Sqlite {
     }
 
     async fn tidy(&self) {
-        let mut turn = self.0.turn.lock().await;
+        let mut turn = self.inner.turn.lock().await;
         if turn.begun
-            && let Ok(mut connection) = self.0.writer.acquire().await
+            && let Ok(mut connection) = self.inner.writer.acquire().await
         {
             undo(&mut turn, &mut connection).await;
         }
@@ -338,7 +348,7 @@ impl Sqlite {
         turn.begun = false;
         if let Some(changed) = changed {
             // Nobody may be listening.
-            _ = self.0.changes.send(changed);
+            _ = self.inner.changes.send(changed);
         }
         Ok(())
     }
@@ -347,7 +357,7 @@ impl Sqlite {
     async fn give_back(&self) -> Result<(), StoreError> {
         loop {
             let _turn = self.turn().await?;
-            let mut connection = self.0.writer.acquire().await.map_err(fault::sqlite)?;
+            let mut connection = self.inner.writer.acquire().await.map_err(fault::sqlite)?;
             limit(&mut connection).await?;
             let row = sqlx::query("PRAGMA freelist_count")
                 .fetch_one(&mut *connection)
@@ -401,14 +411,15 @@ async fn replayed(connection: &mut SqliteConnection, owner: &str, key: &Key) -> 
 /// Writes a job's row; says whether its id was free.
 async fn insert(connection: &mut SqliteConnection, job: &Job) -> Result<bool, StoreError> {
     let query = sqlx::query(
-        "INSERT INTO jobs (id, name, owner, state, template, labels, parent, created_ms)
-         VALUES (?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (id) DO NOTHING",
+        "INSERT INTO jobs (id, name, owner, state, reason, template, labels, parent, created_ms)
+         VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (id) DO NOTHING",
     );
     let query = query
         .bind(job.id.number())
         .bind(&job.name)
         .bind(&job.owner)
         .bind(job.state.number())
+        .bind(job.reason.as_deref())
         .bind(job.template.as_deref())
         .bind(row::labels_text(&job.labels)?)
         .bind(job.parent.map(JobId::number))
