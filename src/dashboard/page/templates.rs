@@ -5,7 +5,7 @@ use axum::extract::{Path, RawQuery};
 use axum::http::StatusCode;
 use axum::response::Response;
 use maud::{Markup, html};
-use serde_json::{Map, Value};
+use serde_json::Map;
 
 use super::inputs::{self, Faults, Inputs};
 use super::show::said;

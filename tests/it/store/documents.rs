@@ -2,7 +2,7 @@
 
 use labctl::dashboard::job::State;
 use labctl::dashboard::job::template::Origin;
-use labctl::dashboard::store::documents::{Documents, Kind, Mark, NewDocument};
+use labctl::dashboard::store::documents::{Kind, Mark, NewDocument};
 use labctl::dashboard::store::{NewJob, Scope};
 use serde_json::json;
 

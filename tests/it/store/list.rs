@@ -61,7 +61,7 @@ async fn every_combination_of_filters_shows_what_is_wanted(place: &Place) {
         let labels = [("tier", tier), ("n", if number % 50 == 0 { "" } else { "x" })];
         let new = NewJob {
             spec: spec(&name, &labels[..number % 3]),
-            template: (number % 4 == 0).then(|| "etl".to_owned()),
+            template: (number % 4 == 0).then(|| "etl".into()),
             ..new_job(
                 ["ada", "bob"][number / 7 % 2],
                 "",
@@ -204,7 +204,7 @@ async fn filters_that_hardly_meet(place: &Place) {
                     &labels[..usize::from(number % 2 == 0)]
                 },
             ),
-            template: (rare || number % 2 == 1).then(|| "odd".to_owned()),
+            template: (rare || number % 2 == 1).then(|| "odd".into()),
             ..new_job(if number % 2 == 0 { "ada" } else { "bob" }, "", number)
         };
         let job = create(store, new).await;
@@ -215,7 +215,7 @@ async fn filters_that_hardly_meet(place: &Place) {
     }
     let even = BTreeMap::from([("even".to_owned(), "1".to_owned())]);
     let hot = BTreeMap::from([("even".to_owned(), "1".to_owned()), ("hot".to_owned(), "1".to_owned())]);
-    let odd = Some("odd".to_owned());
+    let odd = Some("odd".into());
     let ada = Some("ada".to_owned());
     for filter in [
         Filter {

@@ -253,7 +253,7 @@ async fn no_list_reads_a_table_from_end_to_end() {
                     "nightly-build",
                     number,
                 );
-                new.template = (number % 2 == 0).then(|| "etl".to_owned());
+                new.template = (number % 2 == 0).then(|| "etl".into());
                 new.spec.labels.insert(
                     "tier".into(),
                     ["web", "db", "x"][usize::try_from(number % 3).expect("small")].into(),
@@ -284,7 +284,7 @@ async fn no_list_reads_a_table_from_end_to_end() {
                 owner: (bits & 2 > 0).then(|| "ada".to_owned()),
                 labels: if bits & 4 > 0 { label.clone().into() } else { [].into() },
                 text: (bits & 8 > 0).then(|| "ly-4".to_owned()),
-                template: (bits & 16 > 0).then(|| "etl".to_owned()),
+                template: (bits & 16 > 0).then(|| "etl".into()),
                 ..Filter::default()
             };
             assert_eq!(

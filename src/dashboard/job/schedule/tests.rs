@@ -164,7 +164,7 @@ fn a_clock_that_was_far_ahead_once_stops_nothing_for_ever() {
 #[test]
 fn what_is_no_schedule_is_told_with_its_place() {
     let now = ms("2026-06-01T12:00:00Z");
-    let pointers = |change: serde_json::Value| -> Vec<String> {
+    let pointers = |change: Value| -> Vec<String> {
         let mut document = json!({"name": "s", "cron": "* * * * *", "job": {"name": "x", "command": ["true"]}});
         for (key, value) in change.as_object().expect("an object") {
             document[key] = value.clone();
@@ -215,7 +215,7 @@ fn what_is_no_schedule_is_told_with_its_place() {
         pointers(json!({"job": {"name": "-", "command": []}})),
         ["/job/name", "/job/command"]
     );
-    let labels: serde_json::Map<_, _> = (0..16).map(|number| (format!("l{number}"), json!(""))).collect();
+    let labels: Map<_, _> = (0..16).map(|number| (format!("l{number}"), json!(""))).collect();
     let full = json!({"job": {"name": "x", "command": ["true"], "labels": labels}});
     assert_eq!(pointers(full), ["/job/labels"], "its own label has no room");
 }
