@@ -1,6 +1,7 @@
 //! The stores of the job-dashboard: one suite holds for SQLite and PostgreSQL, and each has tests of its own.
 
 mod contract;
+mod fence;
 mod list;
 mod postgres;
 mod sqlite;
