@@ -253,7 +253,7 @@ mod tests {
             ("2w", 14 * day),
             ("1d 12h", day * 3 / 2),
             ("90m", day / 16),
-            ("0", day * 0),
+            ("0", Duration::ZERO),
         ] {
             assert_eq!(age(text), Ok(time), "{text}");
         }

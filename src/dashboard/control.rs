@@ -268,23 +268,22 @@ impl Control {
     async fn asked_elsewhere(&self, changes: &mut broadcast::Receiver<Changed>) {
         loop {
             match changes.recv().await {
-                Ok(Changed::Job(job)) => {
-                    let asked = self.asked();
-                    let wanted = match job.state {
-                        State::Pending => !asked.begun.contains(&job.id) || asked.held.contains(&job.id),
-                        State::Suspended => job.is_held() && !asked.held.contains(&job.id),
-                        _ => false,
-                    };
-                    if wanted
-                        || job.cancelling && !job.state.is_final() && job.reason.as_deref() == Some(reason::CANCELLED)
-                    {
-                        return;
-                    }
-                }
-                Ok(Changed::Deleted { .. }) => {}
+                Ok(Changed::Job(job)) if self.is_asked(&job) => return,
+                Ok(Changed::Job(_) | Changed::Deleted { .. }) => {}
                 Ok(Changed::Missed) | Err(broadcast::error::RecvError::Lagged(_)) => return,
                 Err(broadcast::error::RecvError::Closed) => std::future::pending().await,
             }
+        }
+    }
+
+    /// Returns whether a job that changed wants something that the runner was not asked for.
+    fn is_asked(&self, job: &Job) -> bool {
+        let asked = self.asked();
+        match job.state {
+            _ if job.cancelling => !job.state.is_final(),
+            State::Pending => !asked.begun.contains(&job.id) || asked.held.contains(&job.id),
+            State::Suspended => job.is_held() && !asked.held.contains(&job.id),
+            _ => false,
         }
     }
 
@@ -301,12 +300,13 @@ impl Control {
             }
         }
         // A row that was read before its job ended may still have been in this look, and is in none after it.
-        let mut asked = self.asked();
-        asked.begun.retain(|id| unfinished.contains(id));
-        asked.ended.retain(|id, _| unfinished.contains(id));
-        asked.held.retain(|id| unfinished.contains(id));
-        let left = std::mem::take(&mut asked.left);
-        drop(asked);
+        let left = {
+            let mut asked = self.asked();
+            asked.begun.retain(|id| unfinished.contains(id));
+            asked.ended.retain(|id, _| unfinished.contains(id));
+            asked.held.retain(|id| unfinished.contains(id));
+            std::mem::take(&mut asked.left)
+        };
         for (id, job) in left {
             match job {
                 Some(job) => self.forget(&job).await,
@@ -342,12 +342,13 @@ impl Control {
         };
         match self.0.runner.begin(job, &spec).await {
             Ok(()) => {
-                let mut asked = self.asked();
-                asked.begun.insert(job.id);
-                if job.is_held() {
-                    asked.held.insert(job.id);
+                {
+                    let mut asked = self.asked();
+                    asked.begun.insert(job.id);
+                    if job.is_held() {
+                        asked.held.insert(job.id);
+                    }
                 }
-                drop(asked);
                 // Who held it back, or let it go on, while it was begun as it was before found nothing to hold.
                 match self.0.store.job(job.id, &Scope::All).await? {
                     Some(now) if !now.state.is_final() => self.hold(now).await,

@@ -167,7 +167,7 @@ fn killed_under_load(store: &str) {
     answers(&server);
     all_there(&server, &load.created());
     let counts = server.ask("GET", "/jobs/counts", &[], "").json();
-    let suspended = counts["suspended"].as_u64().or(counts["states"]["suspended"].as_u64());
+    let suspended = counts["counts"]["suspended"].as_u64();
     // One that was committed and whose answer did not arrive may be there as well: at most one of each who asked.
     let created = load.created().len() as u64;
     assert!(

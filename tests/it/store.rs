@@ -2,6 +2,7 @@
 
 mod contract;
 mod documents;
+mod fence;
 mod list;
 mod postgres;
 mod sqlite;

@@ -15,7 +15,7 @@ use crate::dashboard::store::{Filter, Page, Scope, StoreError};
 /// A job with this label and this value is removed by nobody but who deletes it.
 pub const HOLD: (&str, &str) = ("keep", "true");
 /// How many jobs are removed before others have their turn.
-const REMOVED_AT_ONCE: usize = 50;
+const REMOVED_AT_ONCE: u64 = 50;
 /// How long that turn is.
 const PAUSE: Duration = Duration::from_millis(100);
 /// How long what was counted of the logs is believed.
@@ -228,9 +228,11 @@ impl Control {
                 if removed >= most {
                     break;
                 }
-                removed += u64::from(self.0.store.delete(job.id, &Scope::All).await?);
-                if removed.is_multiple_of(REMOVED_AT_ONCE as u64) {
-                    tokio::time::sleep(PAUSE).await;
+                if self.0.store.delete(job.id, &Scope::All).await? {
+                    removed += 1;
+                    if removed.is_multiple_of(REMOVED_AT_ONCE) {
+                        tokio::time::sleep(PAUSE).await;
+                    }
                 }
             }
         }

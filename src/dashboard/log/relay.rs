@@ -457,9 +457,16 @@ mod tests {
         assert_eq!(tap.wait(1).await.newest, 1);
         assert_eq!(tap.read(1, 1000), Found::Lines(vec![line(1, b"before anybody looked")]));
         // Too many for one message, and one that no message can take.
-        let noise: Vec<u8> = (0..20_000_u32)
-            .map(|n| n.wrapping_mul(2_654_435_761).to_le_bytes()[2])
-            .collect();
+        // What a compressor cannot make small: xorshift32 (Marsaglia, 2003).
+        let mut state = 2_463_534_242_u32;
+        let noise: Vec<u8> = std::iter::repeat_with(|| {
+            state ^= state << 13;
+            state ^= state >> 17;
+            state ^= state << 5;
+            state.to_le_bytes()[1]
+        })
+        .take(20_000)
+        .collect();
         feed.push((2..=400).map(|number| line(number, &noise[usize::try_from(number).expect("small")..][..40])));
         feed.push([line(401, &noise), line(402, b"after")]);
         tokio::time::timeout(limit, tap.wait(402)).await.expect("it is told");

@@ -22,7 +22,6 @@ on_both!(
     a_log_is_read_from_any_line,
     a_part_of_a_log_comes_twice,
     one_server_has_a_lease,
-    who_lost_its_lease_writes_nothing,
     changes_are_told_in_order,
     what_cannot_be_text_is_no_failure,
 );
@@ -518,41 +517,6 @@ async fn one_server_has_a_lease(place: &Place) {
     let taken = requests.join_all().await.into_iter().filter(|taken| *taken).count();
     assert_eq!(taken, 1, "one of those who wait has it");
     assert!(!lease("control", "a", long).await, "who had it before has it no more");
-}
-
-async fn who_lost_its_lease_writes_nothing(place: &Place) {
-    let store = &*place.store;
-    let job = create(store, new_job("ada", "fenced", 0)).await;
-    let long = Duration::from_secs(60);
-    assert!(store.lease("control", "a", long).await.expect("an answer"));
-    let fenced = store.fenced("control", "a");
-    let job = bring(&*fenced, &job, State::Running).await;
-    fenced.append_log(job.id, &chunk(1, 3, "a")).await.expect("stored");
-    assert!(fenced.lease("control", "a", Duration::ZERO).await.expect("an answer"));
-    assert!(store.lease("control", "b", long).await.expect("an answer"));
-
-    let lost = |result: Result<(), StoreError>| assert!(matches!(result, Err(StoreError::LeaseLost)), "{result:?}");
-    let change = to_state(State::Failed);
-    lost(fenced.change(job.id, job.version, &change).await.map(drop));
-    lost(fenced.append_log(job.id, &chunk(4, 3, "late")).await);
-    assert_eq!(
-        store.job(job.id, &Scope::All).await.expect("an answer"),
-        Some(job.clone())
-    );
-    assert_eq!(store.log(job.id, 1, 10).await.expect("an answer").len(), 1);
-    // Reading needs no lease, and the others write as before.
-    assert_eq!(
-        fenced.job(job.id, &Scope::All).await.expect("an answer"),
-        Some(job.clone())
-    );
-    let job = bring(store, &job, State::Failed).await;
-    lost(fenced.delete(job.id, &Scope::All).await.map(drop));
-    store
-        .fenced("control", "b")
-        .append_log(job.id, &chunk(4, 1, "b"))
-        .await
-        .expect("stored");
-    assert!(store.delete(job.id, &Scope::All).await.expect("an answer"));
 }
 
 async fn changes_are_told_in_order(place: &Place) {
