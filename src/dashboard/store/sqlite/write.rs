@@ -12,7 +12,7 @@ use crate::dashboard::job::{Change, Job, JobId, State};
 use crate::dashboard::log::Chunk;
 use crate::dashboard::store::list::columns;
 use crate::dashboard::store::row::{self, get};
-use crate::dashboard::store::{Changed, Created, ID_TRIES, Key, NewJob, Scope, StoreError, gram};
+use crate::dashboard::store::{Changed, Scope, StoreError};
 
 /// From how many free pages on a file is made smaller; fewer are soon needed again.
 const FREE_PAGES: i64 = 256;
@@ -24,7 +24,7 @@ const PAGES: u64 = 4_294_967_294;
 
 /// What a transaction is like.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Kind {
+pub(super) enum Kind {
     Usual,
     /// It is on the disk, with all before it, when it is committed.
     Durable,
@@ -36,14 +36,14 @@ enum Kind {
 ///
 /// Not sqlx's own: SQLite undoes a transaction by itself where the disk is full or a statement took too long, and sqlx would
 /// take the connection for one within a transaction ever after.
-struct Write<'a> {
+pub(super) struct Write<'a> {
     turn: MutexGuard<'a, Turn>,
-    connection: PoolConnection<Driver>,
+    pub(super) connection: PoolConnection<Driver>,
 }
 
 impl Write<'_> {
     /// Ends a transaction that found nothing to do.
-    async fn end(mut self) {
+    pub(super) async fn end(mut self) {
         undo(&mut self.turn, &mut self.connection).await;
     }
 }
@@ -56,7 +56,7 @@ impl Sqlite {
         )
     }
 
-    async fn begin(&self, kind: Kind) -> Result<Write<'_>, StoreError> {
+    pub(super) async fn begin(&self, kind: Kind) -> Result<Write<'_>, StoreError> {
         let mut turn = self.turn().await?;
         let mut connection = self.0.writer.acquire().await.map_err(fault::sqlite)?;
         limit(&mut connection).await?;
@@ -106,67 +106,13 @@ impl Sqlite {
             .map_err(StoreError::Unavailable)?
     }
 
-    async fn tidy(&self) {
+    pub(super) async fn tidy(&self) {
         let mut turn = self.0.turn.lock().await;
         if turn.begun
             && let Ok(mut connection) = self.0.writer.acquire().await
         {
             undo(&mut turn, &mut connection).await;
         }
-    }
-
-    pub(super) async fn write_new(&self, new: NewJob) -> Result<Created, StoreError> {
-        let mut write = self.begin(Kind::Usual).await?;
-        let connection = &mut *write.connection;
-        if let Some(key) = &new.key
-            && let Some(job) = replayed(connection, &new.owner, key).await?
-        {
-            write.end().await;
-            return Ok(Created::Replayed(job));
-        }
-        let mut id = new.id;
-        let mut tries = 0;
-        while !insert(connection, &row::fresh(&new, id)).await? {
-            // Another server made the same id in the same millisecond.
-            tries += 1;
-            if tries > ID_TRIES {
-                return Err(row::broken(anyhow::anyhow!("every id from {} on is taken", new.id)));
-            }
-            id = JobId::after(Some(id), new.created_ms, 0);
-        }
-        let job = row::fresh(&new, id);
-        let number = id.number();
-        run(
-            connection,
-            sqlx::query("INSERT INTO job_specs (id, spec) VALUES (?, ?)")
-                .bind(number)
-                .bind(row::spec_text(&new.spec)?),
-        )
-        .await?;
-        let grams: Vec<String> = gram::of_name(&job.name).into_iter().map(gram::Gram::text).collect();
-        run(
-            connection,
-            sqlx::query("INSERT INTO job_names (rowid, grams) VALUES (?, ?)")
-                .bind(number)
-                .bind(grams.join(" ")),
-        )
-        .await?;
-        for (name, value) in &job.labels {
-            let sql = "INSERT INTO job_labels (name, value, id) VALUES (?, ?, ?)";
-            run(connection, sqlx::query(sql).bind(name).bind(value).bind(number)).await?;
-        }
-        if let Some(key) = &new.key {
-            let sql = "INSERT INTO job_keys (owner, key, body, id) VALUES (?, ?, ?, ?)";
-            let query = sqlx::query(sql)
-                .bind(&job.owner)
-                .bind(&key.key)
-                .bind(key.body.to_vec())
-                .bind(number);
-            run(connection, query).await?;
-        }
-        count(connection, &job.owner, job.state, 1).await?;
-        self.commit(write, Some(Changed::Job(job.clone()))).await?;
-        Ok(Created::New(job))
     }
 
     pub(super) async fn write_change(
@@ -322,14 +268,19 @@ impl Sqlite {
         Ok(taken)
     }
 
-    async fn commit(&self, write: Write<'_>, changed: Option<Changed>) -> Result<(), StoreError> {
+    /// Commits, and tells what has changed.
+    pub(super) async fn commit(
+        &self,
+        write: Write<'_>,
+        changed: impl IntoIterator<Item = Changed>,
+    ) -> Result<(), StoreError> {
         let Write {
             mut turn,
             mut connection,
         } = write;
         connection.execute("COMMIT").await.map_err(fault::sqlite)?;
         turn.begun = false;
-        if let Some(changed) = changed {
+        for changed in changed {
             // Nobody may be listening.
             _ = self.0.changes.send(changed);
         }
@@ -371,42 +322,10 @@ async fn run(connection: &mut SqliteConnection, query: super::Query<'_>) -> Resu
     Ok(())
 }
 
-async fn row_of(connection: &mut SqliteConnection, id: JobId) -> Result<Option<Job>, StoreError> {
+pub(super) async fn row_of(connection: &mut SqliteConnection, id: JobId) -> Result<Option<Job>, StoreError> {
     let sql = concat!("SELECT ", columns!("jobs"), " FROM jobs WHERE id = ?");
     let row = sqlx::query(sql).bind(id.number()).fetch_optional(connection).await;
     row.map_err(fault::sqlite)?.as_ref().map(row::job).transpose()
-}
-
-/// Returns the job that a key was used for.
-async fn replayed(connection: &mut SqliteConnection, owner: &str, key: &Key) -> Result<Option<Job>, StoreError> {
-    let query = sqlx::query("SELECT id, body FROM job_keys WHERE owner = ? AND key = ?")
-        .bind(owner)
-        .bind(&key.key);
-    let Some(known) = query.fetch_optional(&mut *connection).await.map_err(fault::sqlite)? else {
-        return Ok(None);
-    };
-    if get::<_, Vec<u8>>(&known, 1)? != key.body {
-        return Err(StoreError::KeyReused);
-    }
-    row_of(connection, row::id(get(&known, 0)?)?).await
-}
-
-/// Writes a job's row; says whether its id was free.
-async fn insert(connection: &mut SqliteConnection, job: &Job) -> Result<bool, StoreError> {
-    let query = sqlx::query(
-        "INSERT INTO jobs (id, name, owner, state, template, labels, parent, created_ms)
-         VALUES (?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (id) DO NOTHING",
-    );
-    let query = query
-        .bind(job.id.number())
-        .bind(&job.name)
-        .bind(&job.owner)
-        .bind(job.state.number())
-        .bind(job.template.as_deref())
-        .bind(row::labels_text(&job.labels)?)
-        .bind(job.parent.map(JobId::number))
-        .bind(job.created_ms);
-    Ok(query.execute(connection).await.map_err(fault::sqlite)?.rows_affected() > 0)
 }
 
 /// Adds to the counters.
