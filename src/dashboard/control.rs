@@ -31,6 +31,8 @@ const LEASE_MARGIN: Duration = Duration::from_secs(3);
 const BEAT: Duration = Duration::from_secs(5);
 /// How long it is waited after something failed, at first and at most.
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(15));
+/// How many new jobs are remembered; where more come at once, all that wait are looked at.
+const NEW: usize = 4096;
 /// How many rows one look at the store takes.
 const BATCH: u32 = 500;
 /// A job that the runner does not know is gone only if it was begun this long ago: runners tell late.
@@ -64,9 +66,20 @@ struct Inner {
     health: Health,
     holder: String,
     wake: Notify,
+    /// What there is to do, besides looking every now and then.
+    todo: Mutex<Todo>,
     /// Who reads which job's output.
     collectors: Mutex<BTreeMap<JobId, JoinHandle<()>>>,
     asked: Mutex<Asked>,
+}
+
+/// What there is to do.
+#[derive(Default)]
+struct Todo {
+    /// Look at all jobs that need work.
+    all: bool,
+    /// Begin these, which are new: all that wait are not looked at for each that comes.
+    new: Vec<Job>,
 }
 
 /// What the runner was asked since this server has the lease, so that it is not asked for the same on every beat.
@@ -92,14 +105,33 @@ impl Control {
             health,
             holder,
             wake: Notify::new(),
+            todo: Mutex::default(),
             collectors: Mutex::default(),
             asked: Mutex::default(),
         }))
     }
 
-    /// Says that there is something to do: a job was created, resumed or cancelled.
+    /// Says that there is something to do: a job was resumed or cancelled.
     pub fn wake(&self) {
+        self.todo().all = true;
         self.0.wake.notify_one();
+    }
+
+    /// Says that a job was created.
+    pub fn created(&self, job: Job) {
+        let mut todo = self.todo();
+        // Where another server runs the jobs, nobody takes them from here.
+        if todo.new.len() < NEW {
+            todo.new.push(job);
+        } else {
+            todo.all = true;
+        }
+        drop(todo);
+        self.0.wake.notify_one();
+    }
+
+    fn todo(&self) -> MutexGuard<'_, Todo> {
+        self.0.todo.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Works until it is dropped: while it has the lease.
@@ -186,19 +218,37 @@ impl Control {
     /// Begins what waits, ends what is to end, and reads what is unread: at once when woken, and on every beat.
     async fn begin_all(&self) {
         let mut backoff = Backoff::new();
+        let mut looked = Instant::now();
+        self.todo().all = true;
         loop {
-            match self.look().await {
+            let todo = std::mem::take(&mut *self.todo());
+            let done = if todo.all || looked.elapsed() >= BEAT {
+                looked = Instant::now();
+                self.look().await
+            } else {
+                self.begin_new(&todo.new).await
+            };
+            match done {
                 Ok(()) => {
                     self.store_answers();
                     backoff = Backoff::new();
-                    _ = tokio::time::timeout(BEAT, self.0.wake.notified()).await;
+                    let beat = looked + BEAT;
+                    _ = tokio::time::timeout_at(beat, self.0.wake.notified()).await;
                 }
                 Err(error) => {
+                    self.todo().all = true;
                     self.trouble("look for work", &error);
                     backoff.wait().await;
                 }
             }
         }
+    }
+
+    async fn begin_new(&self, jobs: &[Job]) -> Result<(), StoreError> {
+        for job in jobs {
+            self.advance(job).await?;
+        }
+        Ok(())
     }
 
     async fn look(&self) -> Result<(), StoreError> {
