@@ -17,6 +17,7 @@ mod postgres;
 mod process;
 mod prose;
 mod running;
+mod seeds;
 mod serve;
 mod store;
 mod streams;
