@@ -62,7 +62,7 @@ pub(crate) fn frames(data: &[u8]) {
         let chunk = Chunk {
             first: 1,
             lines: lines.into(),
-            bytes: u64::from(bytes) | u64::from(more) << 8,
+            bytes: u64::from(bytes) | (u64::from(more) << 8),
             position: String::new(),
             data: rest.to_vec(),
         };

@@ -126,10 +126,10 @@ impl Bench {
         );
         let line = "x".repeat(99);
         let output = format!("sleep 5; yes {line} | head -c {OUTPUT_MIB}M; sleep 1");
-        for viewers in [1, 50] {
+        for viewers in [1_u32, 50] {
             let (mut ours, mut theirs, streams) = self.both(&stamps, viewers).await?;
             ensure!(
-                ours.late.len() == STAMPS * viewers && theirs.late.len() == STAMPS,
+                ours.late.len() == STAMPS * viewers as usize && theirs.late.len() == STAMPS,
                 "lines are missing"
             );
             say(&format!(
@@ -142,18 +142,18 @@ impl Bench {
             let (ours, theirs, streams) = self.both(&output, viewers).await?;
             say(&format!(
                 "{OUTPUT_MIB} MiB, {viewers} viewer(s): {:.0} MiB/s to each, {} % of the bytes; one kubectl logs -f beside them: {:.0} MiB/s, {} % of the bytes; ratio {:.2}; log streams that the API server serves: {streams}",
-                ours.rate(),
-                ours.bytes * 100 / (OUTPUT_MIB << 20) / viewers as u64,
+                ours.rate() / f64::from(viewers),
+                ours.bytes * 100 / (OUTPUT_MIB << 20) / u64::from(viewers),
                 theirs.rate(),
                 theirs.bytes * 100 / (OUTPUT_MIB << 20),
-                ours.rate() / viewers as f64 / theirs.rate(),
+                ours.rate() / f64::from(viewers) / theirs.rate(),
             ));
         }
         Ok(())
     }
 
     /// Runs a script as a job and looks at its log in both ways; says how many log streams the API server served meanwhile.
-    async fn both(&self, script: &str, viewers: usize) -> Result<(Seen, Seen, usize)> {
+    async fn both(&self, script: &str, viewers: u32) -> Result<(Seen, Seen, usize)> {
         let id = create(&self.service, spec(&["/bin/sh", "-c", script])).await;
         while self.service.job(&caller(), id).await?.state != State::Running {
             let job = self.service.job(&caller(), id).await?;
