@@ -92,6 +92,8 @@ impl ProcessRunner {
     /// Another server has the directory, or it cannot be used.
     pub fn open(options: Options) -> Result<Self> {
         let Options { dir, slots, program } = options;
+        // A keeper works in its job's directory, where a relative path would lead elsewhere.
+        let dir = std::path::absolute(&dir).with_context(|| format!("find the directory `{}`", dir.display()))?;
         private_dir(&dir)?;
         let who = format!("labctl serve with pid {}", std::process::id());
         let lock = Lock::try_take(&dir.join("lock"), &who)?.map_err(|holder| {
