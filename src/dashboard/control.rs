@@ -34,6 +34,8 @@ const LEASE_MARGIN: Duration = Duration::from_secs(3);
 const BEAT: Duration = Duration::from_secs(5);
 /// How long it is waited after something failed, at first and at most.
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(15));
+/// How many new jobs are remembered; where more come at once, all that wait are looked at.
+const NEW: usize = 4096;
 /// How many rows one look at the store takes.
 const BATCH: u32 = 500;
 /// A job that the runner does not know is gone only if it was begun this long ago: runners tell late.
@@ -71,11 +73,22 @@ struct Inner {
     planned: Notify,
     /// The newest id that this server made or knows of.
     last: Mutex<Option<JobId>>,
+    /// What there is to do, besides looking every now and then.
+    todo: Mutex<Todo>,
     /// Who reads which job's output.
     collectors: Mutex<BTreeMap<JobId, JoinHandle<()>>>,
     asked: Mutex<Asked>,
     keep: Keep,
     counted: Mutex<retain::Counted>,
+}
+
+/// What there is to do.
+#[derive(Default)]
+struct Todo {
+    /// Look at all jobs that need work.
+    all: bool,
+    /// Begin these, which are new: all that wait are not looked at for each that comes.
+    new: Vec<Job>,
 }
 
 /// What the runner was asked since this server has the lease, so that it is not asked for the same on every beat.
@@ -115,6 +128,7 @@ impl Control {
             wake: Notify::new(),
             planned: Notify::new(),
             last: Mutex::default(),
+            todo: Mutex::default(),
             collectors: Mutex::default(),
             asked: Mutex::default(),
             keep,
@@ -122,8 +136,9 @@ impl Control {
         }))
     }
 
-    /// Says that there is something to do: a job was created, resumed or cancelled.
+    /// Says that there is something to do: a job was resumed or cancelled.
     pub fn wake(&self) {
+        self.todo().all = true;
         self.0.wake.notify_one();
     }
 
@@ -144,6 +159,23 @@ impl Control {
     pub fn know(&self, id: Option<JobId>) {
         let mut last = self.0.last.lock().unwrap_or_else(PoisonError::into_inner);
         *last = id.max(*last);
+    }
+
+    /// Says that a job was created.
+    pub fn created(&self, job: Job) {
+        let mut todo = self.todo();
+        // Where another server runs the jobs, nobody takes them from here.
+        if todo.new.len() < NEW {
+            todo.new.push(job);
+        } else {
+            todo.all = true;
+        }
+        drop(todo);
+        self.0.wake.notify_one();
+    }
+
+    fn todo(&self) -> MutexGuard<'_, Todo> {
+        self.0.todo.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Works until it is dropped: while it has the lease.
@@ -245,18 +277,32 @@ impl Control {
     async fn begin_all(&self) {
         let mut backoff = Backoff::new();
         let mut changes = self.0.store.changes();
+        let mut looked = Instant::now();
+        self.todo().all = true;
         loop {
-            match self.look().await {
+            let todo = std::mem::take(&mut *self.todo());
+            let done = if todo.all || looked.elapsed() >= BEAT {
+                looked = Instant::now();
+                self.look().await
+            } else {
+                self.begin_new(&todo.new).await
+            };
+            match done {
                 Ok(()) => {
                     self.store_answers();
                     backoff = Backoff::new();
+                    let beat = looked + BEAT;
                     tokio::select! {
                         () = self.0.wake.notified() => {}
-                        () = self.asked_elsewhere(&mut changes) => {}
-                        () = tokio::time::sleep(BEAT) => {}
+                        told = self.asked_elsewhere(&mut changes) => match told {
+                            Some(job) => self.todo().new.push(job),
+                            None => self.todo().all = true,
+                        },
+                        () = tokio::time::sleep_until(beat) => {}
                     }
                 }
                 Err(error) => {
+                    self.todo().all = true;
                     self.trouble("look for work", &error);
                     backoff.wait().await;
                 }
@@ -264,13 +310,14 @@ impl Control {
         }
     }
 
-    /// Waits until a job was created, held back, let go on or cancelled, at whichever server.
-    async fn asked_elsewhere(&self, changes: &mut broadcast::Receiver<Changed>) {
+    /// Waits until a job was created, held back, let go on or cancelled, at whichever server, and returns it; nothing
+    /// where changes were missed.
+    async fn asked_elsewhere(&self, changes: &mut broadcast::Receiver<Changed>) -> Option<Job> {
         loop {
             match changes.recv().await {
-                Ok(Changed::Job(job)) if self.is_asked(&job) => return,
+                Ok(Changed::Job(job)) if self.is_asked(&job) => return Some(job),
                 Ok(Changed::Job(_) | Changed::Deleted { .. }) => {}
-                Ok(Changed::Missed) | Err(broadcast::error::RecvError::Lagged(_)) => return,
+                Ok(Changed::Missed) | Err(broadcast::error::RecvError::Lagged(_)) => return None,
                 Err(broadcast::error::RecvError::Closed) => std::future::pending().await,
             }
         }
@@ -285,6 +332,13 @@ impl Control {
             State::Suspended => job.is_held() && !asked.held.contains(&job.id),
             _ => false,
         }
+    }
+
+    async fn begin_new(&self, jobs: &[Job]) -> Result<(), StoreError> {
+        for job in jobs {
+            self.advance(job).await?;
+        }
+        Ok(())
     }
 
     async fn look(&self) -> Result<(), StoreError> {

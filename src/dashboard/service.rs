@@ -200,7 +200,9 @@ impl Service {
             .await;
         match created {
             Ok(created) => {
-                self.0.control.wake();
+                if let Created::New(job) = &created {
+                    self.0.control.created(job.clone());
+                }
                 Ok(created)
             }
             Err(StoreError::KeyReused) => Err(ServiceError::KeyReused),

@@ -29,6 +29,7 @@ mod replicas;
 mod restarted;
 mod running;
 mod schedules;
+mod seeds;
 mod serve;
 mod store;
 mod streams;

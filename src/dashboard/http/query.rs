@@ -185,7 +185,12 @@ impl List {
             None => None,
             Some(cursor) => Some(read_cursor(&cursor, &mark)?),
         };
-        let parameters = parameters.into_iter().filter(|(name, _)| name != "cursor").collect();
+        let parameters: Vec<_> = parameters.into_iter().filter(|(name, _)| name != "cursor").collect();
+        if parameters.len() == PARAMETERS {
+            return Err(Wrong::Malformed(format!(
+                "there are {PARAMETERS} parameters, and no room for the cursor of the next page"
+            )));
+        }
         Ok(Self {
             filter,
             limit,

@@ -97,7 +97,7 @@ impl ProcessRunner {
     /// Another server has the directory, or it cannot be used.
     pub fn open(options: Options) -> Result<Self> {
         let Options { dir, slots, program } = options;
-        // Keepers are started within their own directories.
+        // A keeper works in its job's directory, where a relative path would lead elsewhere.
         let dir = std::path::absolute(&dir).with_context(|| format!("find the directory `{}`", dir.display()))?;
         private_dir(&dir)?;
         let who = format!("labctl serve with pid {}", std::process::id());

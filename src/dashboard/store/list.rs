@@ -2,9 +2,10 @@
 //!
 //! Every condition that has an index (owner and state, a label, a template, a text) could lead: its ids are walked from
 //! the newest on, and the row of each is asked for the other conditions. Which one leads is not guessed from statistics,
-//! which are wrong when it matters. Where there are several, it is looked which of them ends within a number of ids: it has
-//! all that is wanted. Where none does, each walks so far, and whoever found most goes on, eight times as far each time,
-//! until the page is full. That costs little more than the best of them alone.
+//! which are wrong when it matters. Where there are several, it is looked how far the next so many ids of each come, which
+//! costs little beside reading rows: all that is wanted is among the ids of every one of them, so whichever comes farthest
+//! (or to its end) has the fewest ids to look at, and its rows alone are read. Then all look on from there, eight times as
+//! far each time, until the page is full.
 //!
 //! No statement here counts or skips rows, and none reads a table from end to end.
 
@@ -217,7 +218,8 @@ impl Wanted {
     /// Returns the indexes that could lead.
     fn leads(&self) -> Vec<Lead> {
         let mut leads = Vec::new();
-        if self.owner.is_some() || !self.states.is_empty() {
+        // Of states alone there is more than of a template's in these states.
+        if self.owner.is_some() || (!self.states.is_empty() && self.template.is_none()) {
             leads.push(Lead::OwnerState);
         }
         leads.extend((0..self.labels.len()).map(Lead::Label));
@@ -267,20 +269,33 @@ impl Lead {
     fn is_of_jobs(self) -> bool {
         matches!(self, Self::All | Self::OwnerState | Self::Template)
     }
+
+    /// Returns whether the index answers which states are wanted.
+    fn has_states(self) -> bool {
+        matches!(self, Self::OwnerState | Self::Template)
+    }
 }
 
-/// Where a walk along an index is.
-struct Walk {
+/// The next part of a walk along an index.
+#[derive(Debug, Clone, Copy)]
+struct Part {
     lead: Lead,
-    /// It goes on below this id.
-    below: i64,
-    /// As far as this one, which is its next part: so many ids, and then it ends or not.
-    next: i64,
+    /// It has so many ids, and then it ends or not.
     ids: i64,
     ends: bool,
-    /// It has come to its end.
-    done: bool,
-    found: Vec<Job>,
+    /// Its oldest id; where it ends, the oldest one that is wanted.
+    oldest: i64,
+}
+
+impl Part {
+    /// Returns whether fewer rows have to be read than along another one.
+    fn beats(&self, other: &Self) -> bool {
+        match (self.ends, other.ends) {
+            (true, true) => self.ids < other.ids,
+            (false, false) => self.oldest < other.oldest,
+            (ends, _) => ends,
+        }
+    }
 }
 
 async fn find<A: Ask>(database: &mut A, wanted: &Wanted) -> Result<Vec<Job>, StoreError> {
@@ -291,94 +306,61 @@ async fn find<A: Ask>(database: &mut A, wanted: &Wanted) -> Result<Vec<Job>, Sto
             return database.jobs(maker.jobs(wanted.limit, Some(wanted.limit))).await;
         }
     }
-    let walks = leads.into_iter().map(|lead| Walk::new(lead, wanted));
-    // Looking along a text takes about as long as going: it is the last one, and often the page is full by then.
-    let (mut texts, mut others): (Vec<Walk>, Vec<Walk>) = walks.partition(|walk| walk.lead == Lead::Text);
+    let mut found = Vec::new();
+    let mut below = wanted.below;
     let mut length = FIRST_WALK.max(wanted.limit * 16);
     loop {
-        let found = texts.iter().chain(&others).map(|walk| walk.found.len());
-        let most = found.max().unwrap_or_default();
-        for walks in [&mut others, &mut texts] {
-            if let Some(jobs) = round(database, wanted, walks, most, length).await? {
-                return Ok(jobs);
+        let mut best: Option<Part> = None;
+        for lead in leads.iter().copied() {
+            // Looking along a text takes about as long as going: where another comes to its end, or has not been walked
+            // at all, nobody asks it, and often the page is full by then.
+            let best_ends = best.is_some_and(|best| best.ends);
+            if lead == Lead::Text && (A::DIALECT == Dialect::Postgres || best_ends || below == wanted.below) {
+                continue;
+            }
+            let part = look(database, wanted, lead, below, length).await?;
+            if best.is_none_or(|best| part.beats(&best)) {
+                best = Some(part);
             }
         }
+        // There is always one: a text is never alone.
+        let Some(part) = best else { return Ok(found) };
+        let left = wanted.limit - i64::try_from(found.len()).unwrap_or(i64::MAX);
+        let maker = Maker::new(A::DIALECT, wanted, part.lead, part.oldest, below);
+        found.extend(database.jobs(maker.jobs(left, Some(length))).await?);
+        if part.ends || i64::try_from(found.len()).is_ok_and(|found| found >= wanted.limit) {
+            return Ok(found);
+        }
+        below = part.oldest;
         length *= LONGER;
+        // PostgreSQL's index over texts has no order: what it finds, it finds at once. By now it is known that the text is
+        // not in every name.
+        if A::DIALECT == Dialect::Postgres && wanted.text.is_some() {
+            let left = wanted.limit - i64::try_from(found.len()).unwrap_or(i64::MAX);
+            let maker = Maker::new(A::DIALECT, wanted, Lead::Text, wanted.from, below);
+            found.extend(database.jobs(maker.jobs(left, None)).await?);
+            return Ok(found);
+        }
     }
 }
 
-/// Goes on with walks; returns the page where one of them has it.
-async fn round<A: Ask>(
+/// Asks how far the next so many ids of an index come.
+async fn look<A: Ask>(
     database: &mut A,
     wanted: &Wanted,
-    walks: &mut [Walk],
-    most: usize,
+    lead: Lead,
+    below: i64,
     length: i64,
-) -> Result<Option<Vec<Job>>, StoreError> {
-    for walk in &mut *walks {
-        walk.look(database, wanted, length).await?;
-    }
-    // The shortest walk of those that would come to their end has everything, sooner than any other.
-    let ends = walks.iter_mut().filter(|walk| walk.ends);
-    if let Some(walk) = ends.min_by_key(|walk| walk.ids) {
-        walk.go(database, wanted, length).await?;
-        return Ok(Some(std::mem::take(&mut walk.found)));
-    }
-    for walk in walks {
-        // Who found most will fill the page soonest. Where nobody has found anything, each goes on.
-        if walk.found.len() < most {
-            continue;
-        }
-        walk.go(database, wanted, length).await?;
-        if walk.done || i64::try_from(walk.found.len()).is_ok_and(|found| found >= wanted.limit) {
-            return Ok(Some(std::mem::take(&mut walk.found)));
-        }
-    }
-    Ok(None)
-}
-
-impl Walk {
-    fn new(lead: Lead, wanted: &Wanted) -> Self {
-        Self {
-            lead,
-            below: wanted.below,
-            next: wanted.from,
-            ids: 0,
-            ends: false,
-            done: false,
-            found: Vec::new(),
-        }
-    }
-
-    /// PostgreSQL's index over texts has no order: what it finds is found at once. It is the last one asked, so by then it
-    /// is known not to be much.
-    fn is_unordered<A: Ask>(&self) -> bool {
-        A::DIALECT == Dialect::Postgres && self.lead == Lead::Text
-    }
-
-    /// Asks how far the next so many ids come.
-    async fn look<A: Ask>(&mut self, database: &mut A, wanted: &Wanted, length: i64) -> Result<(), StoreError> {
-        if self.is_unordered::<A>() {
-            return Ok(());
-        }
-        let maker = Maker::new(A::DIALECT, wanted, self.lead, wanted.from, self.below);
-        let reach = database.reach(maker.reach(length)).await?;
-        self.ids = reach.ids;
-        self.ends = reach.ids < length;
-        self.next = reach.oldest.filter(|_| !self.ends).unwrap_or(wanted.from);
-        Ok(())
-    }
-
-    /// Goes as far as was looked.
-    async fn go<A: Ask>(&mut self, database: &mut A, wanted: &Wanted, length: i64) -> Result<(), StoreError> {
-        let left = wanted.limit - i64::try_from(self.found.len()).unwrap_or(i64::MAX);
-        let ids = (!self.is_unordered::<A>()).then_some(length);
-        let maker = Maker::new(A::DIALECT, wanted, self.lead, self.next, self.below);
-        self.found.extend(database.jobs(maker.jobs(left, ids)).await?);
-        self.below = self.next;
-        self.done = self.ends || ids.is_none();
-        Ok(())
-    }
+) -> Result<Part, StoreError> {
+    let maker = Maker::new(A::DIALECT, wanted, lead, wanted.from, below);
+    let reach = database.reach(maker.reach(length)).await?;
+    let ends = reach.ids < length;
+    Ok(Part {
+        lead,
+        ids: reach.ids,
+        ends,
+        oldest: reach.oldest.filter(|_| !ends).unwrap_or(wanted.from),
+    })
 }
 
 /// Returns every statement that a list may make, for tests that look at their plans.

@@ -18,8 +18,8 @@ use std::time::Duration;
 use anyhow::{Context as _, anyhow};
 use async_trait::async_trait;
 use sqlx::pool::PoolConnection;
-use sqlx::postgres::{PgArguments, PgConnectOptions, PgPool, PgPoolOptions};
-use sqlx::{AssertSqlSafe, ConnectOptions as _, Connection as _, Executor as _, Postgres as Driver};
+use sqlx::postgres::{PgArguments, PgConnectOptions, PgConnection, PgPool, PgPoolOptions};
+use sqlx::{AssertSqlSafe, ConnectOptions as _, Connection as _, Executor as _, Postgres as Driver, Row as _};
 use tokio::sync::broadcast;
 
 use super::list::{self, Ask, Bind, Dialect, Reach, Statement, columns};
@@ -40,6 +40,8 @@ const ACQUIRE: Duration = Duration::from_secs(2);
 const CALL: Duration = Duration::from_secs(8);
 /// How long the migrations may take, with waiting for another server that runs them.
 const MIGRATION: Duration = Duration::from_secs(300);
+/// How long it is waited between two tries to be the one that runs them.
+const MIGRATION_PAUSE: Duration = Duration::from_millis(50);
 /// How many changes a receiver may be behind.
 const CHANGES: usize = 4096;
 
@@ -145,14 +147,47 @@ async fn migrate(options: PgConnectOptions, place: &str) -> Result<String, Store
         .await
         .map_err(|error| opened(error, place))?;
     let version: String = get(&row, 0)?;
-    let migrator = migration::all("postgres").map_err(StoreError::Broken)?;
-    migrator
-        .run(&pool)
-        .await
-        .map_err(|error| fault::migration(error, |error| opened(error, place)))?;
+    let mut migrator = migration::all("postgres").map_err(StoreError::Broken)?;
+    // sqlx's own lock waits within a statement, and whoever makes an index beside those who write waits for the end of
+    // every statement: two servers that start at once would wait for each other.
+    migrator.set_locking(false);
+    let mut connection = pool.acquire().await.map_err(|error| opened(error, place))?;
+    while !locked(&mut connection).await.map_err(|error| opened(error, place))? {
+        tokio::time::sleep(MIGRATION_PAUSE).await;
+    }
+    let migrated = async {
+        remove_broken_indexes(&mut connection).await.map_err(fault::postgres)?;
+        let migrated = migrator.run(&mut *connection).await;
+        migrated.map_err(|error| fault::migration(error, |error| opened(error, place)))
+    };
+    let migrated = migrated.await;
+    drop(connection);
+    // The lock goes with the session.
     pool.close().await;
+    migrated?;
     // `15.18 (Debian 15.18-0+deb12u1)`: the packager says nothing of interest.
     Ok(version.split(' ').next().unwrap_or_default().to_owned())
+}
+
+/// Takes the lock of those who bring the database up to date, for as long as the session lives; says whether it was free.
+async fn locked(connection: &mut PgConnection) -> Result<bool, sqlx::Error> {
+    let row = sqlx::query("SELECT pg_try_advisory_lock(hashtextextended('labctl migrations', 0))");
+    row.fetch_one(connection).await?.try_get(0)
+}
+
+/// Removes indexes that were made beside those who write, by a server that ended before they were whole: nobody reads
+/// them, everybody keeps them up to date, and they are in the way of the next attempt.
+async fn remove_broken_indexes(connection: &mut PgConnection) -> Result<(), sqlx::Error> {
+    let sql = "SELECT i.indexrelid::regclass::text FROM pg_index i JOIN pg_class t ON t.oid = i.indrelid
+        WHERE NOT i.indisvalid AND t.relname = ANY('{jobs,job_labels,job_names,log_parts}')
+            AND t.relnamespace = current_schema()::regnamespace";
+    for row in sqlx::query(sql).fetch_all(&mut *connection).await? {
+        let index: String = row.try_get(0)?;
+        // The database has quoted the name where it must be.
+        let drop = AssertSqlSafe(format!("DROP INDEX CONCURRENTLY IF EXISTS {index}"));
+        sqlx::query(drop).execute(&mut *connection).await?;
+    }
+    Ok(())
 }
 
 /// Returns what it means that a database cannot be opened.

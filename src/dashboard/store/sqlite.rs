@@ -3,9 +3,11 @@
 //! There is one connection that writes, because SQLite lets one write at a time, and a few that read beside it (WAL).
 //! A commit is not pushed to the disk at once (`synchronous = NORMAL`): what a killed server had committed is there when
 //! the next one starts, and a machine that lost its power has a database that is whole and may lack the last moments.
-//! One commit is pushed to the disk, and with it all before it: the one that says that a job's log is stored whole,
-//! because after it the runner forgets its own copy.
+//! Two kinds of commits are pushed to the disk, and with them all before them: those that create jobs, because whoever
+//! is told that a job is there may rely on it, and the one that says that a job's log is stored whole, because after it
+//! the runner forgets its own copy.
 
+mod create;
 mod documents;
 mod write;
 
@@ -68,6 +70,8 @@ struct Inner {
     quota_pages: Option<u64>,
     /// Whose turn it is to write: changes are told in the order in which they are committed.
     turn: Mutex<Turn>,
+    /// Jobs that are to be created with the next turn.
+    waiting: create::Waiting,
     changes: broadcast::Sender<Changed>,
 }
 
@@ -148,6 +152,7 @@ impl Sqlite {
                 writer,
                 quota_pages,
                 turn: Mutex::default(),
+                waiting: create::Waiting::default(),
                 changes: broadcast::Sender::new(CHANGES),
             }),
             fence: None,
@@ -253,8 +258,7 @@ impl JobStore for Sqlite {
     }
 
     async fn create(&self, job: NewJob) -> Result<Created, StoreError> {
-        let store = self.clone();
-        self.settled(async move { store.write_new(job).await }).await
+        self.write_new(job).await
     }
 
     async fn job(&self, id: JobId, scope: &Scope) -> Result<Option<Job>, StoreError> {

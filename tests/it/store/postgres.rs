@@ -417,3 +417,20 @@ async fn connections_are_encrypted_to_the_server_that_is_meant() {
         assert!(!matches!(error, StoreError::Full(_) | StoreError::KeyReused), "{told}");
     }
 }
+
+#[tokio::test]
+async fn an_index_that_was_left_half_made_is_made_again() {
+    let Some(cluster) = shared().await else { return };
+    let url = cluster.database().await;
+    drop(open(&url).await);
+    // As a server leaves it that ends while it makes the index beside those who write.
+    let half = "UPDATE pg_index SET indisvalid = false WHERE indexrelid = 'jobs_template_state'::regclass;
+        DELETE FROM _sqlx_migrations WHERE version = 4";
+    let mut connection = raw(&url).await;
+    sqlx::raw_sql(half).execute(&mut connection).await.expect("half made");
+    let store = open(&url).await;
+    let sql = "SELECT indisvalid FROM pg_index WHERE indexrelid = 'jobs_template_state'::regclass";
+    let row = sqlx::query(sql).fetch_one(&mut connection).await.expect("it is there");
+    assert!(row.get::<bool, _>(0), "it can be used");
+    create(&store, new_job("ada", "after", 0)).await;
+}

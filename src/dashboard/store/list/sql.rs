@@ -1,6 +1,7 @@
 //! The statements of one walk along an index, in what either database understands.
 
 use super::{Bind, Dialect, Lead, Statement, Wanted, columns};
+use crate::dashboard::job::State;
 
 /// Makes statements for one walk.
 pub(super) struct Maker<'a> {
@@ -33,7 +34,8 @@ impl<'a> Maker<'a> {
     pub(super) fn has_rest(&self) -> bool {
         let wanted = self.wanted;
         wanted.text.is_some()
-            || (self.lead != Lead::OwnerState && (wanted.owner.is_some() || !wanted.states.is_empty()))
+            || (self.lead != Lead::OwnerState && wanted.owner.is_some())
+            || (!self.lead.has_states() && !wanted.states.is_empty())
             || (self.lead != Lead::Template && wanted.template.is_some())
             || (0..wanted.labels.len()).any(|place| self.lead != Lead::Label(place))
     }
@@ -53,7 +55,7 @@ impl<'a> Maker<'a> {
         } else {
             // Where SQLite can put the walk and the rows into one loop, it comes out in order and ends when it may; a
             // limit within would keep it from that. Several states it merges only where there is one.
-            let merges = self.lead == Lead::OwnerState && self.wanted.states.len() > 1;
+            let merges = self.lead.has_states() && self.wanted.states.len() > 1;
             let ids = ids.filter(|_| self.dialect == Dialect::Postgres || merges);
             self.push(columns!("j"));
             self.push(" FROM (");
@@ -107,7 +109,7 @@ impl<'a> Maker<'a> {
             Lead::All => self.walk("jobs", "", &[], limit),
             Lead::Template => {
                 let template = Bind::Text(wanted.template.clone().unwrap_or_default());
-                self.walk("jobs", "jobs_template", &[("template", template)], limit);
+                self.states("jobs_template", "jobs_template_state", &[("template", template)], limit);
             }
             Lead::Label(place) => {
                 let (name, value) = wanted.labels[place].clone();
@@ -124,42 +126,46 @@ impl<'a> Maker<'a> {
     }
 
     fn owner_state(&mut self, limit: Option<i64>) {
-        let wanted = self.wanted;
-        let owner = wanted.owner.clone().map(|owner| ("owner", Bind::Text(owner)));
-        if let (Some(owner), []) = (&owner, &wanted.states[..]) {
-            return self.walk("jobs", "jobs_owner", std::slice::from_ref(owner), limit);
-        }
-        let index = if owner.is_some() {
-            "jobs_owner_state"
-        } else {
-            "jobs_state"
-        };
-        let arms: Vec<Vec<(&str, Bind)>> = wanted
-            .states
+        let owner: Vec<(&str, Bind)> = self
+            .wanted
+            .owner
             .iter()
-            .map(|state| {
-                owner
-                    .iter()
-                    .cloned()
-                    .chain([("state", Bind::State(state.number()))])
-                    .collect()
-            })
+            .map(|owner| ("owner", Bind::Text(owner.clone())))
             .collect();
-        if let [equal] = &arms[..] {
+        let with_states = if owner.is_empty() {
+            "jobs_state"
+        } else {
+            "jobs_owner_state"
+        };
+        self.states("jobs_owner", with_states, &owner, limit);
+    }
+
+    /// Writes a walk along the entries of an index in the states that are wanted.
+    fn states(&mut self, index: &str, with_states: &str, equal: &[(&str, Bind)], limit: Option<i64>) {
+        let states = &self.wanted.states;
+        if states.is_empty() {
             return self.walk("jobs", index, equal, limit);
+        }
+        let arm = |state: &State| {
+            let state = ("state", Bind::State(state.number()));
+            equal.iter().cloned().chain([state]).collect::<Vec<_>>()
+        };
+        let arms: Vec<_> = states.iter().map(arm).collect();
+        if let [equal] = &arms[..] {
+            return self.walk("jobs", with_states, equal, limit);
         }
         // Each state is ordered by itself, and the database merges them: SQLite where all are told to be ordered at their
         // end alone, PostgreSQL where each is.
         for (place, equal) in arms.iter().enumerate() {
             self.push(if place > 0 { " UNION ALL " } else { "" });
             if self.dialect == Dialect::Sqlite {
-                self.entries("jobs", index, equal);
+                self.entries("jobs", with_states, equal);
                 continue;
             }
             self.push("SELECT ");
             self.push(if self.whole { columns!("a") } else { "a.id" });
             self.push(" FROM (");
-            self.walk("jobs", index, equal, limit);
+            self.walk("jobs", with_states, equal, limit);
             self.push(") a");
         }
         self.push(" ORDER BY id DESC");
@@ -240,19 +246,21 @@ impl<'a> Maker<'a> {
             (Dialect::Postgres, true) => ("d.owner", "d.state", "d.template"),
             (Dialect::Sqlite, _) => ("j.owner", "j.state", "j.template"),
         };
-        if self.lead != Lead::OwnerState {
-            if let Some(wanted) = &wanted.owner {
-                self.equal(owner, Bind::Text(wanted.clone()));
+        if self.lead != Lead::OwnerState
+            && let Some(wanted) = &wanted.owner
+        {
+            self.equal(owner, Bind::Text(wanted.clone()));
+        }
+        if !self.lead.has_states()
+            && let [first, others @ ..] = &wanted.states[..]
+        {
+            self.push(&format!(" AND {state} IN ("));
+            self.bind(Bind::State(first.number()));
+            for other in others {
+                self.push(", ");
+                self.bind(Bind::State(other.number()));
             }
-            if let [first, others @ ..] = &wanted.states[..] {
-                self.push(&format!(" AND {state} IN ("));
-                self.bind(Bind::State(first.number()));
-                for other in others {
-                    self.push(", ");
-                    self.bind(Bind::State(other.number()));
-                }
-                self.push(")");
-            }
+            self.push(")");
         }
         if self.lead != Lead::Template
             && let Some(wanted) = &wanted.template

@@ -12,7 +12,7 @@ use crate::dashboard::job::{Change, Job, JobId, State};
 use crate::dashboard::log::Chunk;
 use crate::dashboard::store::list::columns;
 use crate::dashboard::store::row::{self, get};
-use crate::dashboard::store::{Changed, Created, ID_TRIES, Key, NewJob, Scope, StoreError, documents, gram};
+use crate::dashboard::store::{Changed, Scope, StoreError};
 
 /// From how many free pages on a file is made smaller; fewer are soon needed again.
 const FREE_PAGES: i64 = 256;
@@ -116,74 +116,13 @@ impl Sqlite {
             .map_err(StoreError::Unavailable)?
     }
 
-    async fn tidy(&self) {
+    pub(super) async fn tidy(&self) {
         let mut turn = self.inner.turn.lock().await;
         if turn.begun
             && let Ok(mut connection) = self.inner.writer.acquire().await
         {
             undo(&mut turn, &mut connection).await;
         }
-    }
-
-    pub(super) async fn write_new(&self, new: NewJob) -> Result<Created, StoreError> {
-        let mut write = self.begin(Kind::Usual).await?;
-        let connection = &mut *write.connection;
-        if let Some(key) = &new.key
-            && let Some(job) = replayed(connection, &new.owner, key).await?
-        {
-            write.end().await;
-            return Ok(Created::Replayed(job));
-        }
-        let mut id = new.id;
-        let mut tries = 0;
-        while !insert(connection, &row::fresh(&new, id)).await? {
-            // Another server made the same id in the same millisecond.
-            tries += 1;
-            if tries > ID_TRIES {
-                return Err(row::broken(anyhow::anyhow!("every id from {} on is taken", new.id)));
-            }
-            id = JobId::after(Some(id), new.created_ms, 0);
-        }
-        let job = row::fresh(&new, id);
-        let number = id.number();
-        run(
-            connection,
-            sqlx::query("INSERT INTO job_specs (id, spec) VALUES (?, ?)")
-                .bind(number)
-                .bind(row::spec_text(&new.spec)?),
-        )
-        .await?;
-        let grams: Vec<String> = gram::of_name(&job.name).into_iter().map(gram::Gram::text).collect();
-        run(
-            connection,
-            sqlx::query("INSERT INTO job_names (rowid, grams) VALUES (?, ?)")
-                .bind(number)
-                .bind(grams.join(" ")),
-        )
-        .await?;
-        for (name, value) in &job.labels {
-            let sql = "INSERT INTO job_labels (name, value, id) VALUES (?, ?, ?)";
-            run(connection, sqlx::query(sql).bind(name).bind(value).bind(number)).await?;
-        }
-        if let Some(key) = &new.key {
-            let sql = "INSERT INTO job_keys (owner, key, body, id) VALUES (?, ?, ?, ?)";
-            let query = sqlx::query(sql)
-                .bind(&job.owner)
-                .bind(&key.key)
-                .bind(key.body.to_vec())
-                .bind(number);
-            run(connection, query).await?;
-        }
-        if let Some(origin) = &new.template {
-            let query = sqlx::query(documents::ADD_ORIGIN)
-                .bind(number)
-                .bind(origin.version)
-                .bind(row::parameters_text(origin)?);
-            run(connection, query).await?;
-        }
-        count(connection, &job.owner, job.state, 1).await?;
-        self.commit(write, Some(Changed::Job(job.clone()))).await?;
-        Ok(Created::New(job))
     }
 
     pub(super) async fn write_change(
@@ -339,14 +278,19 @@ impl Sqlite {
         Ok(taken)
     }
 
-    pub(super) async fn commit(&self, write: Write<'_>, changed: Option<Changed>) -> Result<(), StoreError> {
+    /// Commits, and tells what has changed.
+    pub(super) async fn commit(
+        &self,
+        write: Write<'_>,
+        changed: impl IntoIterator<Item = Changed>,
+    ) -> Result<(), StoreError> {
         let Write {
             mut turn,
             mut connection,
         } = write;
         connection.execute("COMMIT").await.map_err(fault::sqlite)?;
         turn.begun = false;
-        if let Some(changed) = changed {
+        for changed in changed {
             // Nobody may be listening.
             _ = self.inner.changes.send(changed);
         }
@@ -388,43 +332,10 @@ pub(super) async fn run(connection: &mut SqliteConnection, query: super::Query<'
     Ok(())
 }
 
-async fn row_of(connection: &mut SqliteConnection, id: JobId) -> Result<Option<Job>, StoreError> {
+pub(super) async fn row_of(connection: &mut SqliteConnection, id: JobId) -> Result<Option<Job>, StoreError> {
     let sql = concat!("SELECT ", columns!("jobs"), " FROM jobs WHERE id = ?");
     let row = sqlx::query(sql).bind(id.number()).fetch_optional(connection).await;
     row.map_err(fault::sqlite)?.as_ref().map(row::job).transpose()
-}
-
-/// Returns the job that a key was used for.
-async fn replayed(connection: &mut SqliteConnection, owner: &str, key: &Key) -> Result<Option<Job>, StoreError> {
-    let query = sqlx::query("SELECT id, body FROM job_keys WHERE owner = ? AND key = ?")
-        .bind(owner)
-        .bind(&key.key);
-    let Some(known) = query.fetch_optional(&mut *connection).await.map_err(fault::sqlite)? else {
-        return Ok(None);
-    };
-    if get::<_, Vec<u8>>(&known, 1)? != key.body {
-        return Err(StoreError::KeyReused);
-    }
-    row_of(connection, row::id(get(&known, 0)?)?).await
-}
-
-/// Writes a job's row; says whether its id was free.
-async fn insert(connection: &mut SqliteConnection, job: &Job) -> Result<bool, StoreError> {
-    let query = sqlx::query(
-        "INSERT INTO jobs (id, name, owner, state, reason, template, labels, parent, created_ms)
-         VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (id) DO NOTHING",
-    );
-    let query = query
-        .bind(job.id.number())
-        .bind(&job.name)
-        .bind(&job.owner)
-        .bind(job.state.number())
-        .bind(job.reason.as_deref())
-        .bind(job.template.as_deref())
-        .bind(row::labels_text(&job.labels)?)
-        .bind(job.parent.map(JobId::number))
-        .bind(job.created_ms);
-    Ok(query.execute(connection).await.map_err(fault::sqlite)?.rows_affected() > 0)
 }
 
 /// Adds to the counters.

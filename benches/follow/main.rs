@@ -2,6 +2,11 @@
 //!
 //! `cargo bench --bench follow` runs the real keeper, the real store (SQLite) and the viewers of `dashboard::service`;
 //! HTTP is not part of it. What a plain pipe carries of the same program's output is measured in the same run.
+//!
+//! `cargo bench --bench follow -- kubernetes` does it with a Kubernetes Job on the cluster of a lab (`LABCTL_LAB`), beside
+//! `kubectl logs -f` of the same job at the same time.
+
+mod kubernetes;
 
 use std::collections::BTreeMap;
 use std::io::Read as _;
@@ -91,6 +96,11 @@ fn plain(command: &[&str]) -> Duration {
 }
 
 #[expect(clippy::print_stdout, reason = "the figures are what this program is for")]
+fn say(text: &str) {
+    println!("{text}");
+}
+
+#[expect(clippy::print_stdout, reason = "the figures are what this program is for")]
 fn main() {
     // `cargo test --benches` runs it with this word.
     if std::env::args().any(|arg| arg == "--test") {
@@ -100,6 +110,9 @@ fn main() {
         .enable_all()
         .build()
         .expect("a runtime");
+    if std::env::args().any(|arg| arg == "kubernetes") {
+        return runtime.block_on(kubernetes::measure()).expect("a lab's cluster");
+    }
     runtime.block_on(async {
         let dir = tempfile::tempdir().expect("a directory");
         let store: Arc<dyn JobStore> = Arc::new(
