@@ -1,5 +1,6 @@
 //! The command line: clap types and dispatch. One file a verb.
 
+pub mod blog;
 pub mod chapter;
 pub mod completions;
 pub mod doctor;
@@ -98,6 +99,8 @@ pub enum Verb {
     Jobs(jobs::Args),
     /// Hold prose to rules: spelling, links, padding, chapters, white space
     Prose(prose::Args),
+    /// Make pages of the chapters and posts, and run the commands in them
+    Blog(blog::Args),
     /// Print the completions of a shell
     Completions(completions::Args),
     /// Ask something once, as the tests of the chart do
@@ -166,6 +169,7 @@ impl Cli {
             Verb::Serve(args) => args.run().await,
             Verb::Jobs(args) => args.run(world).await,
             Verb::Prose(args) => args.run(&self.global).await,
+            Verb::Blog(args) => args.run(&self.global).await,
             Verb::Completions(args) => args.run(),
             Verb::Probe(args) => args.run().await,
         }
@@ -214,6 +218,7 @@ fn parse_and_run() -> ExitCode {
         match cli.verb {
             Verb::Serve(args) => exit_alone(args.run().await),
             Verb::Prose(args) => exit_alone(args.run(&cli.global).await),
+            Verb::Blog(args) => exit_alone(args.run(&cli.global).await),
             Verb::Completions(args) => exit_alone(args.run()),
             Verb::Probe(args) => exit_alone(args.run().await),
             _ => run_to_exit(cli).await,
