@@ -166,10 +166,13 @@ struct Words {
 impl Words {
     fn of(fence: &Fence) -> Result<Self, String> {
         let mut out = Self::default();
-        for word in fence.info.split_whitespace().skip(1) {
+        let mut words = fence.info.split_whitespace().skip(1);
+        while let Some(word) = words.next() {
             if word.starts_with("untested") {
+                if words.next().is_none() && fence.is_session() {
+                    return Err("`untested` needs a reason behind it".into());
+                }
                 out.untested = true;
-                // The rest is the reason.
                 break;
             } else if let Some(names) = word.strip_prefix("vary=").filter(|_| fence.is_session()) {
                 for name in names.split(',') {
@@ -432,6 +435,7 @@ mod tests {
                 .text
                 .contains("`tim` is nothing that can vary")
         );
+        assert!(wrong("```console untested\n$ a\n```").text.contains("reason"));
         assert!(wrong("```console varies=time\n$ a\n```").text.contains("vary="));
         for name in ["/etc/x", "../x", "a/../../x", ""] {
             assert!(

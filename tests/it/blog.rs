@@ -43,7 +43,7 @@ fn course(world: &TestEnvironment) -> String {
     world.write("c/docs/deep/README.md", "# Deep\n\nText.\n");
     world.write(
         "c/labs/blog/old.md",
-        "---\ndate: 2026-01-02\nsummary: The \"old\" one & more\n---\n\n# Old <i>post</i>\n\n```console vary=time\n$ echo '<b>' \\\n  x\n<b> x\n```\n\n```yaml file=a.yaml\na: <b>\n```\n",
+        "---\ndate: 2026-01-02\nsummary: The \"old\" one & more\n---\n\n# Old <i>post</i>\n\n```console vary=time\n$ echo '<b>' \\\n  x\n<b> x\n```\n\n```yaml file=a.yaml\na: <b>\n```\n\n```console untested there is no moon\n$ moon\n```\n",
     );
     world.write(
         "c/labs/blog/new.md",
@@ -189,6 +189,10 @@ fn what_is_written_is_shown_and_not_obeyed() {
     );
     assert!(old.contains("<figcaption><code>a.yaml</code></figcaption>"), "{old}");
     assert!(old.contains("<h1>Old post</h1>"), "{old}");
+    assert!(
+        old.contains("<figcaption>Not run by the tests: there is no moon</figcaption>"),
+        "{old}"
+    );
     // To read on is to go forward in time.
     assert!(old.contains("rel=\"next\" href=\"../posts/new.html\""), "{old}");
     let feed = page("feed.xml");

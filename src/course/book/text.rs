@@ -211,16 +211,19 @@ impl<'a> Reader<'a, '_, '_> {
 fn code(info: &str, text: &str) -> Markup {
     let mut words = info.split_whitespace();
     let language = words.next().unwrap_or_default();
-    let file = words.find_map(|word| word.strip_prefix("file="));
+    let file = words.clone().find_map(|word| word.strip_prefix("file="));
+    let untested = words.find(|word| word.starts_with("untested"));
+    let reason = words.collect::<Vec<_>>().join(" ");
     // A block that is wider than the screen scrolls, also by keys.
     let block = match language {
         "console" | "shell-session" => html! { pre.session tabindex="0" { code { (session(text)) } } },
         "diff" => html! { pre tabindex="0" { code { (diff(text)) } } },
         _ => html! { pre tabindex="0" { code { (text) } } },
     };
-    match file {
-        Some(name) => html! { figure { figcaption { code { (name) } } (block) } },
-        None => block,
+    match (file, untested) {
+        (Some(name), _) => html! { figure { figcaption { code { (name) } } (block) } },
+        (None, Some(_)) => html! { figure { (block) figcaption { "Not run by the tests: " (reason) } } },
+        (None, None) => block,
     }
 }
 
