@@ -229,10 +229,11 @@ fn named() -> Result<Vec<PathBuf>> {
             .error());
     }
     let here = std::env::current_dir().context("find the current directory")?;
-    Ok(found
-        .into_iter()
-        .map(|path| path.strip_prefix(&here).map(Path::to_owned).unwrap_or(path))
-        .collect())
+    let named = found.into_iter().map(|path| match path.strip_prefix(&here) {
+        Ok(shorter) => shorter.to_owned(),
+        Err(_) => path,
+    });
+    Ok(named.collect())
 }
 
 /// Returns the PATH of sessions, with this program first, so that a document speaks of the labctl that tests it.

@@ -72,11 +72,15 @@ fn values(page: &str, attribute: &str) -> Vec<String> {
         .collect()
 }
 
+fn is_page(name: &str) -> bool {
+    Path::new(name).extension().is_some_and(|ending| ending == "html")
+}
+
 /// Fails where a link of a book leads nowhere, where a page loads anything from elsewhere, or holds a script.
 fn whole(book: &BTreeMap<String, Vec<u8>>) {
     let pages: BTreeMap<&str, &str> = book
         .iter()
-        .filter(|(name, _)| name.ends_with(".html"))
+        .filter(|(name, _)| is_page(name))
         .map(|(name, bytes)| (name.as_str(), std::str::from_utf8(bytes).expect("text")))
         .collect();
     let ids: BTreeMap<&str, BTreeSet<String>> = pages

@@ -113,16 +113,18 @@ fn remove(folder: &Path, own: &BTreeSet<String>) -> Result<()> {
             _ => {}
         }
     }
-    fn empty(folder: &Path) -> std::io::Result<()> {
-        for entry in fs::read_dir(folder)? {
-            let entry = entry?;
-            if entry.file_type()?.is_dir() {
-                empty(&entry.path())?;
-            }
+    remove_empty(folder).context("a file came into the folder while it was replaced")
+}
+
+/// Removes folders that hold nothing but folders.
+fn remove_empty(folder: &Path) -> std::io::Result<()> {
+    for entry in fs::read_dir(folder)? {
+        let entry = entry?;
+        if entry.file_type()?.is_dir() {
+            remove_empty(&entry.path())?;
         }
-        fs::remove_dir(folder)
     }
-    empty(folder).context("a file came into the folder while it was replaced")
+    fs::remove_dir(folder)
 }
 
 #[cfg(test)]

@@ -155,7 +155,7 @@ fn posts(root: &Path, mistakes: &mut Vec<Mistake>) -> Result<Vec<Source>> {
     if dir.is_dir() {
         for entry in std::fs::read_dir(&dir).with_context(|| format!("read the directory `{}`", dir.display()))? {
             let name = entry?.file_name().to_string_lossy().into_owned();
-            if name.ends_with(".md") && name != "README.md" {
+            if link::is_markdown(Path::new(&name)) && name != "README.md" {
                 names.push(name);
             }
         }

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use labctl::course::book::folder;
 use serde_json::{Value, json};
 
-use super::own;
+use super::{is_page, own};
 use crate::browser::driver::{Browser, Look};
 
 #[test]
@@ -22,7 +22,7 @@ fn every_page_fits_a_telephone_and_has_two_themes() {
     let book = own();
     folder::replace(&site, &book.files).expect("written");
     let mut grounds = Vec::new();
-    for name in book.files.keys().filter(|name| name.ends_with(".html")) {
+    for name in book.files.keys().filter(|name| is_page(name)) {
         let path: PathBuf = site.join(name);
         browser.go(&format!("file://{}", path.display()));
         for dark in [false, true] {
