@@ -106,7 +106,7 @@ fn whole(book: &BTreeMap<String, Vec<u8>>) {
                 continue;
             }
             assert!(!to.starts_with('/'), "{name}: {to} does not work from a file");
-            let (path, fragment) = to.split_once('#').unwrap_or((&to, ""));
+            let (path, fragment) = to.split_once('#').unwrap_or((to.as_str(), ""));
             let mut at: Vec<&str> = name.split('/').collect();
             if !path.is_empty() {
                 at.pop();
