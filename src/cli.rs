@@ -1,5 +1,6 @@
 //! The command line: clap types and dispatch. One file a verb.
 
+pub mod blog;
 pub mod chapter;
 pub mod completions;
 pub mod dashboard;
@@ -104,6 +105,8 @@ pub enum Verb {
     Prose(prose::Args),
     /// Print the JSON Schema of a kind of file
     Schema(schema::Args),
+    /// Make pages of the chapters and posts, and run the commands in them
+    Blog(blog::Args),
     /// Print the completions of a shell
     Completions(completions::Args),
     /// Ask something once, as the tests of the chart do
@@ -174,6 +177,7 @@ impl Cli {
             Verb::Jobs(args) => args.run(world).await,
             Verb::Prose(args) => args.run(&self.global).await,
             Verb::Schema(args) => args.run(),
+            Verb::Blog(args) => args.run(&self.global).await,
             Verb::Completions(args) => args.run(),
             Verb::Probe(args) => args.run().await,
         }
@@ -223,6 +227,7 @@ fn parse_and_run() -> ExitCode {
             Verb::Serve(args) => exit_alone(args.run().await),
             Verb::Prose(args) => exit_alone(args.run(&cli.global).await),
             Verb::Schema(args) => exit_alone(args.run()),
+            Verb::Blog(args) => exit_alone(args.run(&cli.global).await),
             Verb::Completions(args) => exit_alone(args.run()),
             Verb::Probe(args) => exit_alone(args.run().await),
             _ => run_to_exit(cli).await,

@@ -1,4 +1,4 @@
-//! Chapters: what they are, where they are, how one is worked on and how it is judged.
+//! Chapters and posts: what they are, where they are, how a chapter is worked on and judged, and the book made of them.
 //!
 //! | module | what it owns |
 //! |---|---|
@@ -9,8 +9,10 @@
 //! | [`verify`], [`watch`], [`last`] | judging, judging again, what the last judgement saw |
 //! | [`explain`], [`hint`] | what is asked, and help |
 //! | [`selftest`] | proving that a chapter's checks can fail |
+//! | [`snippet`], [`book`] | the commands printed in a text, run; the pages made of the texts |
 
 pub mod act;
+pub mod book;
 pub mod catalogue;
 pub mod chapter;
 pub mod explain;
@@ -20,6 +22,7 @@ pub mod progress;
 pub mod python;
 pub mod selftest;
 pub mod setup;
+pub mod snippet;
 pub mod stage;
 pub mod subject;
 pub mod verify;

@@ -8,7 +8,7 @@
 //! |---|---|
 //! | [`cli`] | clap only: one file a verb, `Args` and `run` |
 //! | [`lab`] | the environment: the plan of steps, the steps, the machine, the teardown |
-//! | [`course`] | chapters: the typed `chapter.yaml`, the catalogue of chapters |
+//! | [`course`] | chapters and posts: the typed `chapter.yaml`, the catalogue, snippets that are run, the book |
 //! | [`check`] | the check engine: spec, matchers, judge (pure), schedule, probes, explanations |
 //! | [`dashboard`] | the job-dashboard server |
 //! | [`prose`] | rules for text: spans, copyediting, padding, chapters, white space, the editor's server |
@@ -20,7 +20,7 @@
 //!
 //! Imports go down only: `cli` -> {`course`, `lab`, `check`, `dashboard`, `prose`} -> `world` -> `drive` -> `report` ->
 //! `config` -> `error`; [`assets`] (embedded files) is used from any of them. Domain modules do not import each other,
-//! except `course` -> {`check`, `lab`}. `tests/it/arch.rs` keeps this true.
+//! except `course` -> {`check`, `lab`, `prose`}. `tests/it/arch.rs` keeps this true.
 //!
 //! # Rules
 //! - A criterion that is not met is a value; `Err` means that labctl could not do its job.

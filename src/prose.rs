@@ -100,6 +100,8 @@ pub(crate) struct Look<'l, 'd> {
     register: Register,
     dir: PathBuf,
     chapter: Option<&'l Chapter>,
+    /// Whether a test runs the sessions of this file and compares what they print.
+    sessions: bool,
     rates: BTreeMap<String, f64>,
 }
 
@@ -264,6 +266,7 @@ impl Checker {
             register: self.config.register(name),
             dir: path.parent().map(Path::to_owned).unwrap_or_default(),
             chapter: self.chapters.get(name),
+            sessions: self.config.sessions.has(name),
             rates: BTreeMap::new(),
         };
         let rooms = Rooms {

@@ -39,6 +39,7 @@ Keys of prose.toml, all optional; files are named in the form of .gitignore:
   [names] PostgreSQL = [\"Postgres\"] a name, and how it is not written
   [terms] known = [\"CNI\"]           abbreviations that readers know
   [fences] tests = [\"tests/**\"]     tests that run the chapters' commands
+  [fences] sessions = [\"blog/*.md\"] files whose `console` blocks a test runs and compares
   [whitespace] keep = [\"*.golden\"]  files whose trailing white space is data
   [registers] reference = [\"docs/\"] how-to (the default), reference or general
   [[rule]]                          a rule of your own: see `labctl prose explain RULE`

@@ -49,6 +49,7 @@ struct Terms {
 #[serde(deny_unknown_fields, default)]
 struct Fences {
     tests: Vec<Spanned<String>>,
+    sessions: Vec<Spanned<String>>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -98,6 +99,8 @@ pub struct Config {
     pub terms: Vec<String>,
     /// Files with tests, in which commands of chapters must be found.
     pub tests: Globs,
+    /// Files whose sessions a test runs; see [`super::span::Fence::is_session`].
+    pub sessions: Globs,
     /// Files whose white space is content.
     pub keep: Globs,
     registers: Vec<(Register, Globs)>,
@@ -116,6 +119,7 @@ impl Config {
             names: BTreeMap::new(),
             terms: Vec::new(),
             tests: Globs::none(),
+            sessions: Globs::none(),
             keep: Globs::none(),
             registers: Vec::new(),
         }
@@ -216,6 +220,7 @@ impl Config {
         config.exclude = set(root, &raw.exclude)?;
         config.chapters = set(root, &raw.chapters)?;
         config.tests = set(root, &raw.fences.tests)?;
+        config.sessions = set(root, &raw.fences.sessions)?;
         config.keep = set(root, &raw.whitespace.keep)?;
         config.accept = raw.words.accept.iter().map(|word| word.to_lowercase()).collect();
         config.names = raw.names;

@@ -35,6 +35,8 @@ pub(super) fn look(look: &mut Look<'_, '_>, rooms: &Rooms<'_>) {
         links::look(look, rooms);
         if look.chapter.is_some() {
             terms::look(look);
+        }
+        if look.chapter.is_some() || look.sessions {
             fences::look(look, rooms);
         }
         fences::unclosed(look);

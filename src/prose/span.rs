@@ -11,6 +11,8 @@ mod plain;
 use std::ops::Range;
 use std::path::Path;
 
+pub use markdown::options;
+
 /// Stands in a block's text for something that is not prose.
 pub const OPAQUE: char = '\u{fffc}';
 
@@ -185,6 +187,16 @@ impl Fence {
             .split(|c: char| c.is_whitespace() || c == ',' || c == '{')
             .next()
             .unwrap_or_default()
+    }
+
+    /// Returns whether the block is a session: commands behind `$ `, each with what it prints below.
+    pub fn is_session(&self) -> bool {
+        matches!(self.language(), "console" | "shell-session")
+    }
+
+    /// Returns whether the fence says that no test runs the block.
+    pub fn is_untested(&self) -> bool {
+        self.info.contains("untested")
     }
 
     /// Returns whether the block holds commands for a shell.

@@ -2,7 +2,7 @@
 //!
 //! Skipped loudly where there is no chromium with chromedriver on PATH; `LABCTL_REQUIRE_LAB=1` makes that a failure.
 
-mod driver;
+pub(crate) mod driver;
 
 use std::io::{BufRead, BufReader};
 use std::process::{Child, Stdio};

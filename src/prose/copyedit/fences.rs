@@ -67,9 +67,10 @@ fn strings(text: &str) -> String {
 
 /// Returns the commands of a shell block: lines that a backslash joins are one; comments, output and prompts are not.
 pub(in crate::prose) fn commands(fence: &Fence) -> Vec<(String, Range<usize>)> {
-    let console = matches!(fence.language(), "console" | "shell-session");
+    let console = fence.is_session();
     let mut out: Vec<(String, Range<usize>)> = Vec::new();
     let mut goes_on = false;
+    let mut continued = false;
     for (line, at) in &fence.lines {
         let end = at + line.len();
         if goes_on && let Some((command, place)) = out.last_mut() {
@@ -78,12 +79,23 @@ pub(in crate::prose) fn commands(fence: &Fence) -> Vec<(String, Range<usize>)> {
             place.end = end;
         } else {
             let trimmed = line.trim();
+            // What a shell would ask for with its second prompt.
+            if console
+                && continued
+                && let (Some(rest), Some((command, place))) = (line.strip_prefix("> "), out.last_mut())
+            {
+                command.push('\n');
+                command.push_str(rest);
+                place.end = end;
+                continue;
+            }
             let prompt = trimmed.strip_prefix("$ ");
             let command = if console {
                 prompt.unwrap_or_default()
             } else {
                 prompt.unwrap_or(trimmed)
             };
+            continued = !command.is_empty();
             if command.is_empty() || command.starts_with('#') {
                 goes_on = false;
                 continue;
@@ -111,7 +123,8 @@ fn words(command: &str) -> Option<Vec<String>> {
     for c in command.chars() {
         match (quote, c) {
             (Some(q), c) if c == q => quote = None,
-            (Some('"'), '$' | '`' | '\\') | (None, '$' | '`' | '|' | '&' | ';' | '<' | '>' | '\\' | '(' | '*') => {
+            (Some('"'), '$' | '`' | '\\')
+            | (None, '$' | '`' | '|' | '&' | ';' | '<' | '>' | '\\' | '(' | '*' | '\n') => {
                 return None;
             }
             (None, '"' | '\'') => {
@@ -153,12 +166,13 @@ pub(super) fn look(look: &mut Look<'_, '_>, rooms: &Rooms<'_>) {
                 );
             }
             let new = seen.insert(command.clone());
-            if new && !tested.has(&command) && !fence.info.contains("untested") {
+            let run = look.sessions && fence.is_session();
+            if new && !run && !fence.is_untested() && !tested.has(&command) {
                 untested.push(at);
             }
         }
         if look.runs("fence-untested")
-            && !tested.is_empty()
+            && (look.sessions || !tested.is_empty())
             && let (Some(first), Some(last)) = (untested.first(), untested.last())
         {
             let text = match untested.len() {
@@ -209,6 +223,10 @@ mod tests {
             ["a b", "c d", "e"]
         );
         assert_eq!(fence("```console\n$ a\nout\n$ b\n```"), ["a", "b"]);
+        assert_eq!(
+            fence("```console\n$ for x in a; do\n> b\n> done\n> c\nout\n> d\n```"),
+            ["for x in a; do\nb\ndone\nc"]
+        );
     }
 
     #[test]

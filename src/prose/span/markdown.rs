@@ -8,7 +8,8 @@ use pulldown_cmark::{BrokenLink, CodeBlockKind, CowStr, Event, LinkType, Options
 
 use super::{Block, Builder, Document, Fence, Heading, Kind, Language, Link, List};
 
-fn options() -> Options {
+/// Returns what Markdown is here: CommonMark with tables, footnotes, strikethrough, task lists, front matter and GitHub's alerts.
+pub fn options() -> Options {
     Options::ENABLE_TABLES
         | Options::ENABLE_FOOTNOTES
         | Options::ENABLE_STRIKETHROUGH

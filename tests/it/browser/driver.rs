@@ -248,6 +248,13 @@ impl Browser {
         }
     }
 
+    /// Chooses between the light and the dark form of a page, as the system's setting would.
+    pub(crate) fn scheme(&self, dark: bool) {
+        let feature = json!({"name": "prefers-color-scheme", "value": if dark { "dark" } else { "light" }});
+        let wanted = json!({"cmd": "Emulation.setEmulatedMedia", "params": {"features": [feature]}});
+        self.call("POST", "/goog/cdp/execute", Some(&wanted));
+    }
+
     /// Returns what the browser complained about since it was asked last: script errors, refused content.
     pub(crate) fn complaints(&self) -> Vec<String> {
         let entries = self.call("POST", "/se/log", Some(&json!({"type": "browser"})));
