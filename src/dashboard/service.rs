@@ -13,7 +13,7 @@ use sha2::{Digest as _, Sha256};
 use super::control::{Control, now_ms};
 use super::job::spec::{Fault, Spec};
 use super::job::template::Origin;
-use super::job::{self, Change, Job, JobId, State};
+use super::job::{self, Change, Job, JobId, State, reason};
 use super::log::hub::Hub;
 use super::runner::{Runner, RunnerError};
 use super::store::documents::Kind;
@@ -180,7 +180,6 @@ impl Service {
         if !faults.is_empty() {
             return Err(ServiceError::Invalid(faults));
         }
-        let key = key.map(|key| checked_key(key, &spec, parent)).transpose()?;
         if let Err(why) = self.0.control.room().await? {
             return Err(ServiceError::Full(why));
         }
