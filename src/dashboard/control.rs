@@ -110,6 +110,7 @@ pub struct Control(Arc<Inner>);
 
 impl Control {
     /// Puts it together; nothing happens before [`Control::run`]. `holder` names this server in the lease.
+    #[expect(clippy::needless_pass_by_value, reason = "what is put together takes its parts")]
     pub fn new(
         store: Arc<dyn JobStore>,
         runner: Arc<dyn Runner>,

@@ -178,7 +178,7 @@ impl Control {
                     self.remove_ended(now.saturating_sub(age), u64::MAX).await?;
                 }
                 None => {
-                    tracing::warn!("the clock was moved: no job is removed by its age before it is looked at again")
+                    tracing::warn!("the clock was moved: no job is removed by its age before it is looked at again");
                 }
             }
         }

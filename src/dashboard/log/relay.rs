@@ -10,6 +10,7 @@
 pub mod redis;
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -243,15 +244,17 @@ impl Relay {
             }
         };
         let mut mirrors = self.mirrors();
-        if !mirrors.contains_key(&id) {
-            let Some(feed) = self.0.hub.feed(id, chunk.first - 1) else {
-                return;
-            };
-            let heard = Instant::now();
-            mirrors.insert(id, Mirror { feed, heard });
-        }
-        let Some(mirror) = mirrors.get_mut(&id) else { return };
-        mirror.heard = Instant::now();
+        let heard = Instant::now();
+        let mirror = match mirrors.entry(id) {
+            Entry::Occupied(place) => place.into_mut(),
+            Entry::Vacant(place) => {
+                let Some(feed) = self.0.hub.feed(id, chunk.first - 1) else {
+                    return;
+                };
+                place.insert(Mirror { feed, heard })
+            }
+        };
+        mirror.heard = heard;
         if chunk.first > mirror.feed.newest() + 1 {
             // What was lost is in the store.
             mirror.feed.skip(chunk.first - 1);
