@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use jiff::civil::Date;
-use pulldown_cmark::{Event, Parser, Tag, TagEnd};
+use pulldown_cmark::{Event, Parser, Tag};
 use serde::Deserialize;
 
 use super::Mistake;
@@ -202,7 +202,6 @@ fn front(text: &str) -> Result<Front, String> {
     for event in Parser::new_ext(text, options()) {
         match event {
             Event::Start(Tag::MetadataBlock(_)) => inside = true,
-            Event::End(TagEnd::MetadataBlock(_)) => break,
             Event::Text(text) if inside => {
                 return serde_saphyr::from_str(&text).map_err(|error| {
                     let first = error.to_string();
