@@ -29,7 +29,7 @@ fn context() -> Context<'static> {
     crate::world::install_crypto();
     Context {
         facts: BTreeMap::new(),
-        saved: std::sync::Mutex::default(),
+        saved: Mutex::default(),
         kubeconfig: Path::new("/nonexistent"),
         tools: &|_| Err(anyhow::anyhow!("no tools")),
         exec: &System,

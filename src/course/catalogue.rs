@@ -245,7 +245,7 @@ mod tests {
     fn a_folder_of_chapters_is_listed_and_its_faults_are_placed() {
         let dir = tempfile::tempdir().expect("temporary directory");
         let file = dir.path().join("07-mine/chapter.yaml");
-        crate::drive::files::write(&file, "id: \"07\"\ntitel: x\n").expect("writable");
+        files::write(&file, "id: \"07\"\ntitel: x\n").expect("writable");
         let catalogue = Catalogue::of_dir(dir.path()).expect("readable");
         let error = catalogue.find("07").expect("listed").read().expect_err("misspelt key");
         let place = format!("{}:2:1: unknown key `titel`; did you mean `title`?", file.display());

@@ -17,6 +17,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, anyhow};
 use async_trait::async_trait;
+use futures_util::future::BoxFuture;
 use sqlx::pool::PoolConnection;
 use sqlx::postgres::{PgArguments, PgConnectOptions, PgConnection, PgPool, PgPoolOptions};
 use sqlx::{AssertSqlSafe, ConnectOptions as _, Connection as _, Executor as _, Postgres as Driver, Row as _};
@@ -89,7 +90,9 @@ impl Postgres {
             .application_name("labctl")
             .disable_statement_logging();
         let place = place(&options);
-        let version = tokio::time::timeout(MIGRATION, migrate(options.clone(), &place)).await;
+        // Boxed, as the compiler cannot see through the borrows of sqlx that it may go to another thread.
+        let migrating: BoxFuture<'static, _> = Box::pin(migrate(options.clone(), place.clone()));
+        let version = tokio::time::timeout(MIGRATION, migrating).await;
         let version = fault::late(version, "bringing the database up to date")??;
         let pool = PgPoolOptions::new()
             .max_connections(CONNECTIONS)
@@ -134,7 +137,8 @@ fn place(options: &PgConnectOptions) -> String {
 }
 
 /// Brings the database up to date, one server at a time (an advisory lock), and returns its version.
-async fn migrate(options: PgConnectOptions, place: &str) -> Result<String, StoreError> {
+async fn migrate(options: PgConnectOptions, place: String) -> Result<String, StoreError> {
+    let place = place.as_str();
     // A connection without the limits of a session: making an index on a large table takes its time.
     let pool = PgPoolOptions::new()
         .max_connections(1)
@@ -157,7 +161,7 @@ async fn migrate(options: PgConnectOptions, place: &str) -> Result<String, Store
     }
     let migrated = async {
         remove_broken_indexes(&mut connection).await.map_err(fault::postgres)?;
-        let migrated = migrator.run(&mut *connection).await;
+        let migrated = migrator.run_direct(None, &mut *connection, false).await;
         migrated.map_err(|error| fault::migration(error, |error| opened(error, place)))
     };
     let migrated = migrated.await;
