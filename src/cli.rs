@@ -10,6 +10,7 @@ pub mod keeper;
 pub mod probe;
 pub mod prose;
 pub mod runtime;
+pub mod schema;
 pub mod serve;
 pub mod status;
 pub mod teardown;
@@ -101,6 +102,8 @@ pub enum Verb {
     Jobs(jobs::Args),
     /// Hold prose to rules: spelling, links, padding, chapters, white space
     Prose(prose::Args),
+    /// Print the JSON Schema of a kind of file
+    Schema(schema::Args),
     /// Print the completions of a shell
     Completions(completions::Args),
     /// Ask something once, as the tests of the chart do
@@ -170,6 +173,7 @@ impl Cli {
             Verb::Dashboard(args) => args.run(world).await,
             Verb::Jobs(args) => args.run(world).await,
             Verb::Prose(args) => args.run(&self.global).await,
+            Verb::Schema(args) => args.run(),
             Verb::Completions(args) => args.run(),
             Verb::Probe(args) => args.run().await,
         }
@@ -218,6 +222,7 @@ fn parse_and_run() -> ExitCode {
         match cli.verb {
             Verb::Serve(args) => exit_alone(args.run().await),
             Verb::Prose(args) => exit_alone(args.run(&cli.global).await),
+            Verb::Schema(args) => exit_alone(args.run()),
             Verb::Completions(args) => exit_alone(args.run()),
             Verb::Probe(args) => exit_alone(args.run().await),
             _ => run_to_exit(cli).await,

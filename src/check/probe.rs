@@ -97,6 +97,14 @@ impl Context<'_> {
         ask.map_text(&|text| ask::fill(text, &values))
     }
 
+    /// Returns the values of the placeholders that a check holds.
+    pub fn values_of(&self, ask: &Ask) -> BTreeMap<String, String> {
+        let mut values = self.values();
+        let used = ask.placeholders();
+        values.retain(|name, _| used.contains(name));
+        values
+    }
+
     /// Keeps a value for the checks that need the one that saw it.
     pub fn save(&self, name: &str, value: String) {
         let mut saved = self.saved.lock().unwrap_or_else(PoisonError::into_inner);

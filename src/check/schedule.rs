@@ -1,5 +1,6 @@
 //! Runs the checks of a chapter: needs first, what only reads together, what changes something alone.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -31,6 +32,8 @@ pub struct Judged {
     pub asked: String,
     /// What was expected, with its placeholders filled.
     pub expect: Expect,
+    /// The values of the placeholders in what was asked.
+    pub filled: BTreeMap<String, String>,
     /// The verdict and its reason.
     pub judgement: Judgement,
     /// All that was seen.
@@ -112,6 +115,7 @@ async fn one(
         id: check.id.clone(),
         asked,
         expect: context.fill_known(&check.ask).expect(),
+        filled: context.values_of(&check.ask),
         judgement: Judgement { verdict, reason },
         history: History::default(),
         elapsed: start.elapsed(),
@@ -200,6 +204,7 @@ async fn watch_until_decided(
                 id: check.id.clone(),
                 asked,
                 expect,
+                filled: context.values_of(&check.ask),
                 judgement,
                 history,
                 elapsed: start.elapsed(),

@@ -11,7 +11,7 @@ use super::Outcome;
 use crate::course::catalogue::{Catalogue, Entry};
 use crate::course::chapter::Chapter;
 use crate::course::progress::Progress;
-use crate::course::selftest::{self, Effort, Matrix, Row};
+use crate::course::selftest::{self, Effort, Matrix, Recording, Row};
 use crate::course::verify::{self, Options};
 use crate::course::workspace::{LaidOut, Workspace};
 use crate::course::{act, explain, hint, last, watch};
@@ -143,6 +143,12 @@ struct Selftest {
     /// Try only this fault or alternative; may be given more than once
     #[arg(long, value_name = "ID")]
     only: Vec<String>,
+    /// Write what the checks saw to `NN.json` in this folder
+    #[arg(long, value_name = "DIR", conflicts_with = "only")]
+    record: Option<PathBuf>,
+    /// Judge what was recorded in this folder instead; needs no cluster
+    #[arg(long, value_name = "DIR", conflicts_with_all = ["only", "record"])]
+    replay: Option<PathBuf>,
 }
 
 impl Args {
@@ -382,6 +388,10 @@ async fn selftests(world: &World, catalogue: &Catalogue, names: &[String], args:
     let mut all: Vec<Matrix> = Vec::new();
     for entry in &entries {
         let chapter = entry.read()?;
+        if let Some(dir) = &args.replay {
+            well &= replay(world, entry, &chapter, dir)?;
+            continue;
+        }
         let dir = tempfile::tempdir()?;
         let workspace = Workspace::new(dir.path(), &entry.slug);
         let mut on_row = |row: &Row| {
@@ -393,9 +403,17 @@ async fn selftests(world: &World, catalogue: &Catalogue, names: &[String], args:
                 elapsed_ms: row.took_ms,
             });
         };
-        let matrix = selftest::run(world, entry, &chapter, &workspace, &effort, &mut on_row).await?;
+        let (matrix, seen) = selftest::run(world, entry, &chapter, &workspace, &effort, &mut on_row).await?;
+        if let Some(to) = &args.record {
+            let dirs = &world.settings().dirs;
+            let folders = [("WORK", dir.path()), ("CACHE", dirs.cache()), ("STATE", dirs.state())];
+            seen.write(&to.join(format!("{}.json", chapter.id)), &folders)?;
+        }
         well &= matrix.is_well();
         all.push(matrix);
+    }
+    if args.replay.is_some() {
+        return Ok(if well { Exit::Done } else { Exit::Unmet });
     }
     let text = if world.settings().json {
         format!("{}\n", json!({ "matrices": all }))
@@ -408,6 +426,22 @@ async fn selftests(world: &World, catalogue: &Catalogue, names: &[String], args:
     };
     super::print(&text)?;
     Ok(if well { Exit::Done } else { Exit::Unmet })
+}
+
+/// Judges what was recorded by the spec of now.
+fn replay(world: &World, entry: &Entry, chapter: &Chapter, dir: &Path) -> Result<bool> {
+    let start = std::time::Instant::now();
+    let seen = Recording::read(&dir.join(format!("{}.json", chapter.id)))?;
+    let wrong = seen.replay(chapter, &selftest::Spec::of(entry, chapter)?);
+    let well = wrong.is_empty();
+    world.reporter().emit(Event::WorldJudged {
+        chapter: chapter.id.clone(),
+        world: "recorded".into(),
+        what: format!("{} looks", seen.looks.len()),
+        wrong,
+        elapsed_ms: crate::report::json::millis(start.elapsed()),
+    });
+    Ok(well)
 }
 
 /// Takes the chapter from before the verb or from behind it.

@@ -1,6 +1,7 @@
 //! Proves that a chapter's checks can fail: every criterion fails where the chapter begins, the solution passes again
 //! and again, other solutions pass, and every seeded fault is caught by exactly the checks that it names.
 
+mod record;
 mod spec;
 mod spoil;
 
@@ -11,6 +12,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result};
 use serde::Serialize;
 
+pub use self::record::{Look, Recording};
 pub use self::spec::{Alternative, AtStart, Edit, Fault, Spec};
 use super::act;
 use super::catalogue::Entry;
@@ -119,8 +121,8 @@ struct Test<'a> {
     chapter: &'a Chapter,
     workspace: &'a Workspace,
     effort: &'a Effort,
-    /// For each check, what was seen in the worlds in which it failed as it must.
-    caught: BTreeMap<String, Vec<Judged>>,
+    /// What was seen in the worlds in which a check did as it must.
+    seen: Recording,
 }
 
 /// Runs the selftest of a chapter on this lab. `root` is an empty folder to work in.
@@ -134,7 +136,7 @@ pub async fn run(
     workspace: &Workspace,
     effort: &Effort,
     on_row: &mut dyn FnMut(&Row),
-) -> Result<Matrix> {
+) -> Result<(Matrix, Recording)> {
     let spec = Spec::of(entry, chapter)?;
     let mut test = Test {
         world,
@@ -142,7 +144,7 @@ pub async fn run(
         chapter,
         workspace,
         effort,
-        caught: BTreeMap::new(),
+        seen: Recording::of(chapter),
     };
     let mut rows = Vec::new();
     let mut add = |row: Row| {
@@ -178,7 +180,7 @@ pub async fn run(
     }
     let survivors = if effort.only.is_empty() {
         let mut all = spec.survivors(chapter);
-        all.extend(spoil::survivors(chapter, &spec, &test.caught));
+        all.extend(test.seen.replay(chapter, &spec));
         all
     } else {
         Vec::new()
@@ -186,12 +188,13 @@ pub async fn run(
     act::reset(world, entry, chapter, workspace)
         .await
         .context("remove what the chapter made")?;
-    Ok(Matrix {
+    let matrix = Matrix {
         chapter: chapter.id.clone(),
         checks: chapter.checks.iter().map(|check| check.id.clone()).collect(),
         rows,
         survivors,
-    })
+    };
+    Ok((matrix, test.seen))
 }
 
 impl Test<'_> {
@@ -240,14 +243,19 @@ impl Test<'_> {
                 None => wrong.push(format!("there is no check {check}")),
             }
         }
-        self.remember(&judged, |id| trip.contains(&id.to_owned()));
+        self.remember("start", &judged, |id| trip.contains(&id.to_owned()));
         Ok(row("start", "where the chapter begins", &judged, wrong, start))
     }
 
-    async fn solved(&self, n: usize) -> Result<Row> {
+    async fn solved(&mut self, n: usize) -> Result<Row> {
         let start = Instant::now();
         let judged = verify::run(self.world, self.entry, self.chapter, self.options()).await?;
         let wrong = not_passed(&judged);
+        if n == 1 {
+            for one in judged.iter().filter(|one| one.verdict() == Verdict::Pass) {
+                self.seen.add("solution", one, true);
+            }
+        }
         Ok(row(
             &format!("solution {n}"),
             "the reference solution",
@@ -314,14 +322,9 @@ impl Test<'_> {
                 ));
             }
         }
-        self.remember(&judged, |id| trip.contains(&id.to_owned()));
-        Ok(row(
-            &format!("fault {}", fault.id),
-            &fault.breaks,
-            &judged,
-            wrong,
-            start,
-        ))
+        let name = format!("fault {}", fault.id);
+        self.remember(&name, &judged, |id| trip.contains(&id.to_owned()));
+        Ok(row(&name, &fault.breaks, &judged, wrong, start))
     }
 
     fn options(&self) -> Options<'_> {
@@ -396,10 +399,10 @@ impl Test<'_> {
         self.chapter.checks.iter().find(|check| check.id == id)
     }
 
-    fn remember(&mut self, judged: &[Judged], must_fail: impl Fn(&str) -> bool) {
+    fn remember(&mut self, world: &str, judged: &[Judged], must_fail: impl Fn(&str) -> bool) {
         for judged in judged {
             if judged.verdict() == Verdict::Fail && must_fail(&judged.id) {
-                self.caught.entry(judged.id.clone()).or_default().push(judged.clone());
+                self.seen.add(world, judged, false);
             }
         }
     }

@@ -60,7 +60,8 @@ impl<'a> Stage<'a> {
             let dir = solutions(world, entry)?;
             stage.fact("solutions", dir.display().to_string());
         }
-        if wants.has("python") || wants.runs("python") {
+        // A chapter without packages of its own takes the Python that is on PATH.
+        if wants.has("python") || (chapter.python.is_some() && wants.runs("python")) {
             let name = chapter.python.as_deref().unwrap_or("requirements.txt");
             let list = entry.text(&format!("start/{name}"))?.unwrap_or_default();
             let python = python::prepare(world, &list).await?;

@@ -321,6 +321,7 @@ mod tests {
                 id: "a".into(),
                 asked: String::new(),
                 expect: nothing().expect(),
+                filled: BTreeMap::new(),
                 judgement: Judgement {
                     verdict: *verdict,
                     reason: Reason::Held,

@@ -10,7 +10,9 @@ mod conform;
 #[path = "../conformance.rs"]
 mod conformance;
 mod control;
+mod course;
 mod dashboard;
+mod deidentify;
 mod doctor;
 mod generated;
 mod harness;

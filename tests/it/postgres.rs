@@ -189,7 +189,7 @@ pub(crate) async fn shared() -> Option<&'static Cluster> {
 }
 
 /// Finds the newest PostgreSQL that a Debian package installed, then what is on PATH.
-fn programs() -> Option<PathBuf> {
+pub(crate) fn programs() -> Option<PathBuf> {
     let mut versions: Vec<(u32, PathBuf)> = std::fs::read_dir("/usr/lib/postgresql")
         .into_iter()
         .flatten()

@@ -6,12 +6,20 @@ use std::collections::BTreeMap;
 
 use super::Spec;
 use crate::check::ask::Expect;
+use crate::check::evidence::Evidence;
 use crate::check::judge::{self, State};
-use crate::check::schedule::Judged;
 use crate::course::chapter::Chapter;
 
+/// What a check asked and saw in a world in which it must fail.
+pub(super) struct Caught<'a> {
+    /// What was expected, with placeholders filled.
+    pub(super) expect: Expect,
+    /// What was seen last.
+    pub(super) evidence: &'a Evidence,
+}
+
 /// Returns the expectations that no fault proves, without those that have a written reason.
-pub(super) fn survivors(chapter: &Chapter, spec: &Spec, caught: &BTreeMap<String, Vec<Judged>>) -> Vec<String> {
+pub(super) fn survivors(chapter: &Chapter, spec: &Spec, caught: &BTreeMap<String, Vec<Caught<'_>>>) -> Vec<String> {
     let mut out = Vec::new();
     for check in &chapter.checks {
         let Some(seen) = caught.get(&check.id) else {
@@ -19,12 +27,9 @@ pub(super) fn survivors(chapter: &Chapter, spec: &Spec, caught: &BTreeMap<String
         };
         let names: Vec<_> = spoilt(&check.ask.expect()).into_iter().map(|(name, _)| name).collect();
         for (i, name) in names.into_iter().enumerate() {
-            let still_caught = seen.iter().all(|judged| {
-                let Some((_, less)) = spoilt(&judged.expect).into_iter().nth(i) else {
-                    return false;
-                };
-                let last = judged.history.0.last();
-                last.is_some_and(|sample| !matches!(judge::look(&less, &sample.evidence), State::Met))
+            let still_caught = seen.iter().all(|caught| {
+                let less = spoilt(&caught.expect).into_iter().nth(i);
+                less.is_some_and(|(_, less)| !matches!(judge::look(&less, caught.evidence), State::Met))
             });
             let key = format!("{} {name}", check.id);
             if still_caught && !spec.unproven.contains_key(&key) && !spec.unproven.contains_key(&check.id) {
