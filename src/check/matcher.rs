@@ -463,7 +463,12 @@ impl Fields {
     /// within the quotes of a filter, such as `$.jobs[?@.id == '{{job}}']`.
     #[must_use]
     pub fn map_text(&self, f: &dyn Fn(&str) -> String) -> Self {
-        Self(self.0.iter().map(|(path, m)| (path.map_text(f), m.map_text(f))).collect())
+        Self(
+            self.0
+                .iter()
+                .map(|(path, m)| (path.map_text(f), m.map_text(f)))
+                .collect(),
+        )
     }
 }
 
@@ -608,7 +613,12 @@ mod tests {
         let fields: Fields = serde_saphyr::from_str("{\"$.jobs[?@.id == '{{job}}'].state\": running}").expect("fields");
         let filled = fields.map_text(&|text| text.replace("{{job}}", "b"));
         let jobs = json!({"jobs": [{"id": "a", "state": "failed"}, {"id": "b", "state": "running"}]});
-        let found: Vec<_> = filled.0[0].0.find(&jobs).into_iter().map(|(_, value)| value.clone()).collect();
+        let found: Vec<_> = filled.0[0]
+            .0
+            .find(&jobs)
+            .into_iter()
+            .map(|(_, value)| value.clone())
+            .collect();
         assert_eq!(found, [json!("running")]);
         // What would be no path any more stays as it was, and then finds nothing.
         let broken = fields.map_text(&|text| text.replace("{{job}}", "'"));

@@ -98,9 +98,7 @@ impl Step for Push {
         load::push(&registry, &image, None).await?;
         // The name that chapters print: see `wiring::COURSE_HOST`.
         for layer in &image.layers {
-            registry
-                .mount(COURSE_NAME, layer.digest, job_base::REPOSITORY)
-                .await?;
+            registry.mount(COURSE_NAME, layer.digest, job_base::REPOSITORY).await?;
         }
         let named = Image {
             name: format!("{}/{COURSE_NAME}:{COURSE_TAG}", registry.host()),
