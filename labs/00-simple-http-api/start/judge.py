@@ -20,13 +20,12 @@ GONE = (404, "application/problem+json", b'{"title": "not found", "status": 404}
 # For each server: GET /healthz, POST /healthz, any other path; and HEAD /healthz where it is not as GET.
 SERVERS = {
     "right": (OK, GONE, GONE),
-    "html-page": ((200, "text/html", b"<h1>ok</h1>"), GONE, GONE),
-    "plain-text": ((200, "text/plain", b"ok"), GONE, GONE),
+    "wrong_type": ((200, "text/html", b'{"status": "ok"}'), GONE, GONE),
     "unwell": ((200, "application/json", b'{"status": "down"}'), GONE, GONE),
-    "always-200": (OK, GONE, OK),
-    "html-errors": (OK, GONE, (404, "text/html", b"<h1>404</h1>")),
-    "takes-post": (OK, OK, GONE),
-    "no-head": (OK, GONE, GONE, GONE),
+    "always_200": (OK, GONE, OK),
+    "html_errors": (OK, GONE, (404, "text/html", b"<h1>404</h1>")),
+    "takes_post": (OK, OK, GONE),
+    "no_head": (OK, GONE, GONE, GONE),
 }
 
 

@@ -115,6 +115,10 @@ class Dashboard(BaseHTTPRequestHandler):
         except (BrokenPipeError, ConnectionResetError):
             # The viewer has left.
             self.close_connection = True
+        except ApiException as error:
+            # It is too late for another status. Without the last chunk the viewer knows that this is not all.
+            self.log_error("the log broke off: %s %s", error.status, error.reason)
+            self.close_connection = True
         finally:
             lines.close()
 

@@ -10,9 +10,9 @@ from kubernetes import client, config
 from kubernetes.client.rest import ApiException
 from urllib3.exceptions import HTTPError
 
-# The file that KUBECONFIG names: where the cluster is, who we are, and the namespace that is ours.
+# The file that KUBECONFIG names says where the cluster is, who we are, and perhaps the namespace that is ours.
 config.load_kube_config()
-NAMESPACE = config.list_kube_config_contexts()[1]["context"]["namespace"]
+NAMESPACE = config.list_kube_config_contexts()[1]["context"].get("namespace", "lab-streams")
 IMAGE = os.environ.get("JOB_IMAGE", "labctl.dev/job-base:0.1.0")
 # By these labels a Job and its pods are found again.
 ID, NAME = "labctl.dev/job-id", "labctl.dev/job-name"

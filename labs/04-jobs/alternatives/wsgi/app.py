@@ -7,23 +7,32 @@ import signal
 import sys
 import uuid
 from socketserver import ThreadingMixIn
+from urllib.parse import urlencode
 from wsgiref.simple_server import WSGIServer, make_server
 
+import urllib3
 from kubernetes import client, config
-from kubernetes.client.rest import ApiException
 
 config.load_kube_config()
-API = client.ApiClient()
+CLUSTER = client.Configuration.get_default_copy()
+HTTP = urllib3.PoolManager(ca_certs=CLUSTER.ssl_ca_cert)
 BASE = "/apis/batch/v1/namespaces/lab-jobs/jobs"
 PODS = "/api/v1/namespaces/lab-jobs/pods"
 
 
+class KubeError(Exception):
+    def __init__(self, answer):
+        self.status, self.reason = answer.status, answer.json().get("reason", "Unknown")
+
+
 def kube(method, path, body=None, query=()):
-    answer = API.call_api(
-        path, method, query_params=list(query), body=body, header_params={"Content-Type": "application/json"},
-        auth_settings=["BearerToken"], _preload_content=False,
+    answer = HTTP.request(
+        method, CLUSTER.host + path + "?" + urlencode(query), json=body,
+        headers={"Authorization": CLUSTER.get_api_key_with_prefix("BearerToken") or CLUSTER.api_key["authorization"]},
     )
-    return json.loads(answer[0].data)
+    if answer.status >= 400:
+        raise KubeError(answer)
+    return answer.json()
 
 
 def shown(job):
@@ -72,7 +81,7 @@ def create(environ):
     status = "201 Created"
     try:
         made = kube("POST", BASE, job)
-    except ApiException as error:
+    except KubeError as error:
         if error.status != 409:
             raise
         status, made = "200 OK", kube("GET", f"{BASE}/run-{id}")
@@ -109,7 +118,7 @@ def application(environ, start_response):
         if match and method == environ["REQUEST_METHOD"]:
             try:
                 status, document, headers = handler(environ, *match.groups())
-            except ApiException as error:
+            except KubeError as error:
                 status, document = f"{error.status} {error.reason}", {"title": error.reason}
     body = json.dumps(document).encode()
     kind = "application/json" if status[0] == "2" else "application/problem+json"

@@ -5,19 +5,22 @@ import os
 import re
 import secrets
 import time
+from urllib.parse import urlencode
 
+import urllib3
 from kubernetes import client, config
 from kubernetes.client.rest import ApiException
-from urllib3.exceptions import HTTPError
 
-# The file that KUBECONFIG names: where the cluster is, who we are, and the namespace that is ours.
+# The file that KUBECONFIG names says where the cluster is, who we are, and perhaps the namespace that is ours.
 config.load_kube_config()
-NAMESPACE = config.list_kube_config_contexts()[1]["context"]["namespace"]
+NAMESPACE = config.list_kube_config_contexts()[1]["context"].get("namespace", "lab-streams")
 IMAGE = os.environ.get("JOB_IMAGE", "labctl.dev/job-base:0.1.0")
 # By these labels a Job and its pods are found again.
 ID, NAME = "labctl.dev/job-id", "labctl.dev/job-name"
 
 batch, core = client.BatchV1Api(), client.CoreV1Api()
+CLUSTER = client.Configuration.get_default_copy()
+HTTP = urllib3.PoolManager(ca_certs=CLUSTER.ssl_ca_cert)
 
 
 class Refused(Exception):
@@ -165,18 +168,15 @@ def lines_of(pod):
     last, same = None, 0
     while True:
         ended = core.read_namespaced_pod(pod, NAMESPACE).status.phase in ("Succeeded", "Failed")
-        since = {"since_time": last} if last else {}
-        try:
-            log = batch.api_client.call_api(
-                f"/api/v1/namespaces/{NAMESPACE}/pods/{pod}/log",
-                "GET",
-                query_params=[("timestamps", "true"), ("follow", "true")] + [("sinceTime", t) for t in since.values()],
-                auth_settings=["BearerToken"],
-                _preload_content=False,
-            )[0]
-        except ApiException as error:
-            if error.status != 400:
-                raise
+        query = {"follow": "true", "timestamps": "true"} | ({"sinceTime": last} if last else {})
+        log = HTTP.request(
+            "GET",
+            f"{CLUSTER.host}/api/v1/namespaces/{NAMESPACE}/pods/{pod}/log?{urlencode(query)}",
+            headers={"Authorization": CLUSTER.api_key.get("BearerToken") or CLUSTER.api_key["authorization"]},
+            preload_content=False,
+        )
+        if log.status == 400:
+            log.drain_conn()
             time.sleep(0.1)
             continue
         skip = same
