@@ -3,6 +3,7 @@
 mod arch;
 mod browser;
 mod chapter;
+mod chapter_http;
 mod chart;
 mod cli;
 mod client;
