@@ -435,6 +435,16 @@ impl Path {
     pub fn as_str(&self) -> &str {
         &self.text
     }
+
+    /// Returns a copy to whose text `f` was applied; the path itself where that gives no path.
+    #[must_use]
+    fn map_text(&self, f: &dyn Fn(&str) -> String) -> Self {
+        let text = f(&self.text);
+        if text == self.text {
+            return self.clone();
+        }
+        Self::parse(&text).unwrap_or_else(|_| self.clone())
+    }
 }
 
 impl<'de> Deserialize<'de> for Path {
@@ -449,10 +459,16 @@ impl<'de> Deserialize<'de> for Path {
 pub struct Fields(pub Vec<(Path, Matcher)>);
 
 impl Fields {
-    /// Returns a copy in which `f` was applied to every text that is asked for.
+    /// Returns a copy in which `f` was applied to every text that is asked for, and to the paths: a placeholder may stand
+    /// within the quotes of a filter, such as `$.jobs[?@.id == '{{job}}']`.
     #[must_use]
     pub fn map_text(&self, f: &dyn Fn(&str) -> String) -> Self {
-        Self(self.0.iter().map(|(path, m)| (path.clone(), m.map_text(f))).collect())
+        Self(
+            self.0
+                .iter()
+                .map(|(path, m)| (path.map_text(f), m.map_text(f)))
+                .collect(),
+        )
     }
 }
 
@@ -590,6 +606,23 @@ mod tests {
                 "{yaml}: {error}"
             );
         }
+    }
+
+    #[test]
+    fn a_placeholder_in_a_filter_is_filled() {
+        let fields: Fields = serde_saphyr::from_str("{\"$.jobs[?@.id == '{{job}}'].state\": running}").expect("fields");
+        let filled = fields.map_text(&|text| text.replace("{{job}}", "b"));
+        let jobs = json!({"jobs": [{"id": "a", "state": "failed"}, {"id": "b", "state": "running"}]});
+        let found: Vec<_> = filled.0[0]
+            .0
+            .find(&jobs)
+            .into_iter()
+            .map(|(_, value)| value.clone())
+            .collect();
+        assert_eq!(found, [json!("running")]);
+        // What would be no path any more stays as it was, and then finds nothing.
+        let broken = fields.map_text(&|text| text.replace("{{job}}", "'"));
+        assert!(broken.0[0].0.find(&jobs).is_empty());
     }
 
     #[test]

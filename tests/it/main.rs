@@ -4,6 +4,7 @@ mod arch;
 mod blog;
 mod browser;
 mod chapter;
+mod chapter_http;
 mod chart;
 mod cli;
 mod client;

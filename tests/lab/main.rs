@@ -5,6 +5,7 @@
 //! because they share the cluster; a test that breaks something puts it right again.
 
 mod chapters;
+mod chapters_jobs;
 #[path = "../conformance.rs"]
 mod conformance;
 mod dashboard;
@@ -28,6 +29,7 @@ type Test = (&'static str, fn(&Lab) -> anyhow::Result<()>);
 const TESTS: &[&[Test]] = &[
     up::TESTS,
     chapters::TESTS,
+    chapters_jobs::TESTS,
     dashboard::TESTS,
     jobs::TESTS,
     jobs::conform::TESTS,

@@ -17,7 +17,7 @@ use crate::drive::files::Hasher;
 /// The repository of the image in the lab's registry.
 pub const REPOSITORY: &str = "labctl/job-base";
 /// The programs, as far as this machine has them.
-const PROGRAMS: [&str; 40] = [
+const PROGRAMS: [&str; 41] = [
     "awk",
     "base64",
     "basename",
@@ -27,6 +27,7 @@ const PROGRAMS: [&str; 40] = [
     "date",
     "dd",
     "dirname",
+    "echo",
     "env",
     "expr",
     "false",

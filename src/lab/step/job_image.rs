@@ -12,6 +12,11 @@ use crate::lab::image::{dashboard, load, wiring};
 use crate::lab::plan::{Progress, State, Step, StepId};
 use crate::lab::record::Origin;
 
+/// The image's name in the course, without its host: `labctl.dev/job-base:0.1.0` is what chapters print.
+const COURSE_NAME: &str = "job-base";
+/// The image's tag in the course.
+const COURSE_TAG: &str = env!("CARGO_PKG_VERSION");
+
 /// The image's layer, in the cache and in the registry.
 pub struct Push(pub Site);
 
@@ -75,11 +80,12 @@ impl Step for Push {
             return Ok(State::holds("none: this machine's programs do not run in containers"));
         };
         let tag = name.rsplit(':').next().unwrap_or_default();
-        let found = Registry::at(host(&self.0))?
-            .manifest_digest(job_base::REPOSITORY, tag)
-            .await?;
+        let at = Registry::at(host(&self.0))?;
+        let found = at.manifest_digest(job_base::REPOSITORY, tag).await?;
+        let named = at.manifest_digest(COURSE_NAME, COURSE_TAG).await?;
         Ok(match found {
-            Some(_) => State::holds(name),
+            Some(digest) if named == Some(digest) => State::holds(name),
+            Some(_) => State::wanting("the registry does not have it under the course's name"),
             None => State::wanting("the registry does not have it"),
         })
     }
@@ -88,7 +94,17 @@ impl Step for Push {
         progress.doing("writing the layer");
         let image = build(&self.0).await?;
         progress.doing("sending it");
-        load::push(&Registry::at(host(&self.0))?, &image, None).await?;
+        let registry = Registry::at(host(&self.0))?;
+        load::push(&registry, &image, None).await?;
+        // The name that chapters print: see `wiring::COURSE_HOST`.
+        for layer in &image.layers {
+            registry.mount(COURSE_NAME, layer.digest, job_base::REPOSITORY).await?;
+        }
+        let named = Image {
+            name: format!("{}/{COURSE_NAME}:{COURSE_TAG}", registry.host()),
+            ..image
+        };
+        load::push(&registry, &named, None).await?;
         Ok(())
     }
 }
