@@ -18,7 +18,10 @@ use crate::error::{Code, Diagnosis};
 
 /// The placeholders that a spec may use, with what they stand for.
 pub const PLACEHOLDERS: &[(&str, &str)] = &[
-    ("chart", "the folder of the course's chart job-dashboard"),
+    (
+        "chart",
+        "the folder of the chart job-dashboard: the learner's copy, or else the course's",
+    ),
     (
         "free_port",
         "a port of this machine that nobody uses, for a program that the check starts",
@@ -53,6 +56,8 @@ pub struct Check {
     pub locked: bool,
     /// Whether it can say anything only where the lab's cluster answers.
     pub cluster: bool,
+    /// Whether it is about what a learner did, so that it is left out where the chapter was never started.
+    pub started: bool,
     /// When what is asked must hold.
     pub time: Time,
     /// What is asked.
@@ -239,6 +244,8 @@ pub struct RawCheck {
     needs: Vec<Spanned<String>>,
     lock: Option<Lock>,
     cluster: Option<bool>,
+    #[serde(default)]
+    started: bool,
     k8s: Option<K8s>,
     http: Option<Http>,
     exec: Option<Exec>,
@@ -339,6 +346,16 @@ pub fn checks(raw: Vec<RawCheck>) -> Result<Vec<Check>, SpecError> {
         out.push(one(check, &known)?);
     }
     for check in &out {
+        if let Some(need) = out
+            .iter()
+            .find(|other| other.started && !check.started && check.needs.contains(&other.id))
+        {
+            let text = format!(
+                "`{}` needs `{}`, which is asked only where the chapter was started; give it `started: true` too",
+                check.id, need.id
+            );
+            return Err(SpecError::new(check.place, text));
+        }
         if let Some(circle) = circle(check, &out) {
             let text = format!("`{}` needs itself: {circle}", check.id);
             return Err(SpecError::new(check.place, text));
@@ -443,6 +460,7 @@ fn one(raw: RawCheck, ids: &[String]) -> Result<Check, SpecError> {
         needs,
         locked: matches!(raw.lock, Some(Lock::Cluster)),
         cluster: raw.cluster.unwrap_or(true),
+        started: raw.started,
         time,
         ask,
         abort_if: raw.abort_if,

@@ -127,11 +127,11 @@ fn what_is_wrong_with_a_check_is_said_with_its_place() {
         ),
         (
             "  - id: a\n",
-            "10:9: check `a`: give exactly one of `k8s`, `http`, `exec`; there are 0",
+            "10:9: check `a`: give exactly one of `k8s`, `http`, `exec`, `file`, `logstream`; there are 0",
         ),
         (
             "  - id: a\n    http: {get: http://x/, expect: {status: 200}}\n    exec: {run: [a], expect: {exit: 0}}\n",
-            "10:9: check `a`: give exactly one of `k8s`, `http`, `exec`; there are 2",
+            "10:9: check `a`: give exactly one of `k8s`, `http`, `exec`, `file`, `logstream`; there are 2",
         ),
         (
             "  - id: a\n    http: {expect: {status: 200}}\n",

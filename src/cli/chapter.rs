@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
 use clap::Subcommand;
 use serde_json::json;
 
@@ -13,7 +13,7 @@ use crate::course::chapter::Chapter;
 use crate::course::progress::Progress;
 use crate::course::selftest::{self, Effort, Matrix, Recording, Row};
 use crate::course::verify::{self, Options};
-use crate::course::workspace::{LaidOut, Workspace};
+use crate::course::workspace::{self, LaidOut, Workspace};
 use crate::course::{act, explain, hint, last, watch};
 use crate::drive::files;
 use crate::error::{Code, Diagnosis, Exit, exit_of};
@@ -162,11 +162,12 @@ impl Args {
             None => Catalogue::embedded(),
         };
         let before = self.chapter;
+        let work = workspace::root(&self.work, &std::env::current_dir().context("find the current folder")?);
         let open = |verb: &str, behind: Option<String>| -> Result<Open> {
             let name = one_name(verb, before.clone(), behind)?;
             let entry = catalogue.find(&name)?.clone();
             let chapter = entry.read()?;
-            let workspace = Workspace::new(&self.work, &entry.slug);
+            let workspace = Workspace::new(&work, &entry.slug);
             Ok(Open {
                 entry,
                 chapter,
@@ -180,7 +181,7 @@ impl Args {
                         .hint(format!("labctl chapter {name} verify"))
                         .error());
                 }
-                list(world, &catalogue, &self.work)
+                list(world, &catalogue, &work)
             }
             Verb::Show(args) => open("show", args.chapter)?.show(args.checks),
             Verb::Start(args) => open("start", args.chapter)?.start(world).await,

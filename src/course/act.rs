@@ -7,9 +7,30 @@ use super::chapter::Chapter;
 use super::progress::{Happened, Progress};
 use super::python;
 use super::setup::Step;
-use super::stage::{Stage, Wants};
-use super::workspace::{LaidOut, Workspace};
+use super::stage::{CHART, Stage, Wants};
+use super::workspace::{Files, LaidOut, Workspace};
+use crate::assets;
 use crate::world::World;
+
+/// Returns the files that a chapter lays out: those of `start` or `solution`, over the course's chart where the chapter
+/// works on it.
+///
+/// # Errors
+/// [`crate::error::Code::SpecUnreadable`].
+pub fn files(entry: &Entry, chapter: &Chapter, part: &str) -> Result<Files> {
+    let own = entry.files(part)?;
+    let mut out = Files::new();
+    if let Some(folder) = &chapter.chart {
+        for (name, contents) in assets::files(CHART) {
+            let name = folder.join(name);
+            if !own.iter().any(|(own, _)| *own == name) {
+                out.push((name, contents.to_vec()));
+            }
+        }
+    }
+    out.extend(own);
+    Ok(out)
+}
 
 /// Lays the chapter's files out and brings the cluster to where the chapter begins. Files of the learner stay.
 ///
@@ -17,7 +38,7 @@ use crate::world::World;
 /// The lab is not up, a file cannot be written, or a program of the chapter failed.
 pub async fn start(world: &World, entry: &Entry, chapter: &Chapter, workspace: &Workspace) -> Result<LaidOut> {
     need_lab(world, chapter).await?;
-    let laid = workspace.lay_out(&entry.files("start")?, false)?;
+    let laid = workspace.lay_out(&files(entry, chapter, "start")?, false)?;
     give_python(world, entry, chapter, workspace).await?;
     let mut progress = Progress::read(workspace.root())?;
     run(world, entry, chapter, workspace, &chapter.setup.start, "start").await?;
@@ -34,7 +55,7 @@ pub async fn solve(world: &World, entry: &Entry, chapter: &Chapter, workspace: &
         return Err(workspace.not_started(&chapter.id).error());
     }
     need_lab(world, chapter).await?;
-    let laid = workspace.lay_out(&entry.files("solution")?, true)?;
+    let laid = workspace.lay_out(&files(entry, chapter, "solution")?, true)?;
     give_python(world, entry, chapter, workspace).await?;
     let mut progress = Progress::read(workspace.root())?;
     run(world, entry, chapter, workspace, &chapter.setup.solve, "solve").await?;
@@ -52,7 +73,7 @@ pub async fn reset(world: &World, entry: &Entry, chapter: &Chapter, workspace: &
     }
     need_lab(world, chapter).await?;
     run(world, entry, chapter, workspace, &chapter.setup.reset, "reset").await?;
-    workspace.lay_out(&entry.files("start")?, true)
+    workspace.lay_out(&files(entry, chapter, "start")?, true)
 }
 
 async fn give_python(world: &World, entry: &Entry, chapter: &Chapter, workspace: &Workspace) -> Result<()> {

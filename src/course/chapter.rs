@@ -27,6 +27,8 @@ pub struct Chapter {
     pub lab: bool,
     /// The file of `start/` that lists the Python packages that it needs.
     pub python: Option<String>,
+    /// Where in the learner's folder the course's chart is laid out, for chapters that work on it.
+    pub chart: Option<PathBuf>,
     /// The learner's server that its checks talk to as `{{url}}`.
     pub serve: Option<Serve>,
     /// What brings the world to its beginning, to its solution, and back.
@@ -62,6 +64,7 @@ struct Raw {
     #[serde(default = "yes")]
     lab: bool,
     python: Option<String>,
+    chart: Option<PathBuf>,
     serve: Option<Serve>,
     setup: Option<Spanned<Setup>>,
     criteria: Spanned<Vec<RawCriterion>>,
@@ -158,6 +161,7 @@ fn read(text: &str, file: &Path) -> Result<Chapter, SpecError> {
         budget: raw.budget.0,
         lab: raw.lab,
         python: raw.python,
+        chart: raw.chart,
         serve: raw.serve,
         setup: raw.setup.map(|setup| setup.value).unwrap_or_default(),
         criteria,

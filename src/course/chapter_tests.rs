@@ -70,7 +70,9 @@ fn deployment() -> Value {
             "annotations": {"meta.helm.sh/release-name": "job-dashboard"},
         },
         "spec": {"replicas": 1, "template": {"spec": {"containers": [{
-            "name": "server", "readinessProbe": {}, "livenessProbe": {},
+            "name": "server",
+            "readinessProbe": {"httpGet": {"path": "/readyz"}},
+            "livenessProbe": {"httpGet": {"path": "/livez"}},
             "resources": {"requests": {"cpu": "25m", "memory": "32Mi"}, "limits": {"memory": "128Mi"}},
         }]}}},
         "status": {
@@ -108,8 +110,13 @@ fn a_world_that_is_well_passes_every_check() {
     let healthy = || answer(200, "application/json", &json!({"status": "ok"}));
     let service = json!({
         "metadata": {"name": "job-dashboard", "annotations": {"meta.helm.sh/release-name": "job-dashboard"}},
-        "spec": {"ports": [{"name": "http", "port": 80}]},
+        "spec": {"ports": [{"name": "http", "port": 80, "nodePort": 30080}]},
     });
+    let past = r#"[
+        {"revision": 1, "description": "Install complete"},
+        {"revision": 2, "description": "Upgrade complete"},
+        {"revision": 3, "description": "Rollback to 1"}
+    ]"#;
     let world = [
         ("01", "kubectl-lists-nodes", ran(0, r#"{"items": [{}]}"#, "")),
         (
@@ -117,14 +124,24 @@ fn a_world_that_is_well_passes_every_check() {
             "server-version",
             ran(0, r#"{"serverVersion": {"gitVersion": "v1.37.2"}}"#, ""),
         ),
-        ("01", "nodes-ready", objects(vec![node])),
+        ("01", "nodes-ready", objects(vec![node.clone()])),
+        ("01", "nodes-take-pods", objects(vec![node])),
         ("01", "coredns-available", objects(vec![deployment()])),
         ("01", "dns-endpoints", slice(&ready)),
+        (
+            "01",
+            "dns-answers",
+            ran(0, "GET http://x/: 400 in 3 ms, as expected\n", ""),
+        ),
+        ("01", "dashboard-runs", objects(vec![deployment()])),
+        ("01", "node-port-open", objects(vec![service.clone()])),
+        ("01", "port-answers", healthy()),
         ("02", "deployment-available", objects(vec![deployment()])),
         ("02", "probes-set", objects(vec![deployment()])),
         ("02", "resources-set", objects(vec![deployment()])),
         ("02", "service-endpoints", slice(&ready)),
         ("02", "forward-healthz", healthy()),
+        ("02", "manifests-run", ran(0, "", "")),
         (
             "03",
             "release-deployed",
@@ -133,11 +150,9 @@ fn a_world_that_is_well_passes_every_check() {
         ("03", "deployment-owned", objects(vec![deployment()])),
         ("03", "service-owned", objects(vec![service])),
         ("03", "port-healthz", healthy()),
-        (
-            "03",
-            "port-version",
-            answer(200, "application/json", &json!({"name": "labctl", "version": "0.1.0"})),
-        ),
+        ("03", "upgraded", ran(0, past, "")),
+        ("03", "rolled-back", ran(0, past, "")),
+        ("03", "second-release", objects(vec![deployment(), deployment()])),
         ("03", "chart-renders", ran(0, "spec:\n  replicas: 2\n", "")),
         (
             "03",
@@ -220,6 +235,36 @@ fn a_broken_world_fails_with_its_reason() {
         ),
         ("01", "coredns-available", idle(), "scaled to 0"),
         ("01", "dns-endpoints", slice(&json!(null)), "none"),
+        (
+            "01",
+            "nodes-take-pods",
+            objects(vec![
+                json!({"metadata": {"name": "n"}, "spec": {"unschedulable": true}}),
+            ]),
+            "is cordoned",
+        ),
+        (
+            "01",
+            "dns-answers",
+            ran(
+                3,
+                "",
+                "failed to lookup address information: Name or service not known\n",
+            ),
+            "knows no such name",
+        ),
+        (
+            "01",
+            "port-answers",
+            answer(200, "application/json", &json!({"lastUpdated": "now"})),
+            "it is not the dashboard",
+        ),
+        (
+            "02",
+            "manifests-run",
+            ran(0, "", "Warning: unknown field \"spec.replica\"\n"),
+            "is misspelt or in the wrong place",
+        ),
         ("02", "deployment-available", objects(vec![]), "no such Deployment"),
         ("02", "deployment-available", idle(), "asks for 0 pods"),
         (
@@ -232,7 +277,7 @@ fn a_broken_world_fails_with_its_reason() {
             "02",
             "deployment-available",
             changed(deployment(), |d| d["status"]["unavailableReplicas"] = json!(1)),
-            "1",
+            "a pod is not ready",
         ),
         (
             "02",
@@ -258,7 +303,7 @@ fn a_broken_world_fails_with_its_reason() {
             "02",
             "forward-healthz",
             Evidence::nothing("Service s selects no pod"),
-            "none: Service s selects no pod",
+            "the way ends at the Service's port",
         ),
         (
             "02",
@@ -287,20 +332,27 @@ fn a_broken_world_fails_with_its_reason() {
             "03",
             "deployment-owned",
             changed(deployment(), |d| d["metadata"]["annotations"] = json!({})),
-            "nothing there",
+            "does not name a release",
         ),
         (
             "03",
             "port-healthz",
             Evidence::nothing("connection refused"),
-            "none: connection refused",
+            "only a Service of the type NodePort",
         ),
         (
             "03",
-            "port-version",
-            answer(200, "application/json", &json!({"name": "nginx", "version": "1.0.0"})),
-            "\"nginx\"",
+            "upgraded",
+            ran(0, r#"[{"revision": 1, "description": "Install complete"}]"#, ""),
+            "no upgrade that was completed",
         ),
+        (
+            "03",
+            "rolled-back",
+            ran(0, r#"[{"revision": 2, "description": "Upgrade complete"}]"#, ""),
+            "has no rollback",
+        ),
+        ("03", "second-release", objects(vec![deployment()]), "there are not two"),
         (
             "03",
             "wrong-type-refused",
@@ -311,7 +363,7 @@ fn a_broken_world_fails_with_its_reason() {
             "03",
             "wrong-type-refused",
             ran(1, "", "Error: path not found\n"),
-            "\"Error: path not found\\n\"",
+            "did not say which value is wrong",
         ),
         (
             "03",

@@ -11,6 +11,8 @@ use anyhow::Result;
 
 use crate::drive::files;
 
+/// Its name.
+pub const FILE: &str = "progress.txt";
 const HEAD: &str = "# What you did in the course, oldest first. labctl adds lines; you may remove some.\n";
 
 /// What happened in a chapter.
@@ -41,7 +43,7 @@ impl Progress {
     /// # Errors
     /// The file is there and cannot be read.
     pub fn read(root: &Path) -> Result<Self> {
-        let path = root.join("progress.txt");
+        let path = root.join(FILE);
         let text = match std::fs::read(&path) {
             Ok(bytes) => String::from_utf8_lossy(&bytes).into_owned(),
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => HEAD.to_owned(),

@@ -28,7 +28,7 @@ use crate::report::Reporter;
 use crate::world::World;
 
 /// How long a check that a fault must trip is waited for, instead of its own time: it is expected never to hold.
-const IMPATIENCE: Duration = Duration::from_secs(8);
+const IMPATIENCE: Duration = Duration::from_secs(3);
 
 /// One world in which a chapter was judged.
 #[derive(Debug, Clone, Serialize)]
@@ -381,7 +381,8 @@ impl Test<'_> {
     /// Brings the solved world back.
     async fn mend(&self, undo: &[super::setup::Step]) -> Result<()> {
         self.programs(undo.iter(), "undo").await?;
-        self.workspace.lay_out(&self.entry.files("solution")?, true)?;
+        self.workspace
+            .lay_out(&act::files(self.entry, self.chapter, "solution")?, true)?;
         self.programs(self.chapter.setup.solve.iter(), "mend").await
     }
 

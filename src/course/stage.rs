@@ -24,8 +24,8 @@ use crate::world::World;
 
 /// The namespace and the release of the dashboard.
 pub const DASHBOARD: &str = "job-dashboard";
-/// The chart's folder.
-const CHART: &str = "charts/job-dashboard";
+/// The folder of the dashboard's chart in this program.
+pub const CHART: &str = "charts/job-dashboard";
 
 /// Where a chapter is worked on.
 pub struct Stage<'a> {
@@ -55,6 +55,12 @@ impl<'a> Stage<'a> {
         };
         if let Some(workspace) = workspace {
             stage.fact("workspace", workspace.dir().display().to_string());
+            if let Some(folder) = &chapter.chart {
+                let own = workspace.dir().join(folder);
+                if own.is_dir() {
+                    stage.fact("chart", own.display().to_string());
+                }
+            }
         }
         if wants.has("solutions") {
             let dir = solutions(world, entry)?;
@@ -119,13 +125,15 @@ impl<'a> Stage<'a> {
                 self.tool(program)
                     .with_context(|| format!("could not run `{program}`"))?,
             ),
-            "labctl" => Cmd::new(myself()?).env("LABCTL_LAB", self.world.settings().lab.as_str()),
+            "labctl" => Cmd::new(myself()?),
             "python" | "python3" if self.facts.contains_key("python") => Cmd::new(self.facts["python"].clone()),
             _ => Cmd::new(program),
         };
         let mut cmd = cmd
             .args(args)
             .env("KUBECONFIG", self.world.settings().kubeconfig())
+            // For a program that runs labctl in its turn.
+            .env("LABCTL_LAB", self.world.settings().lab.as_str())
             .without_env("HELM_KUBECONTEXT")
             .without_env("HELM_NAMESPACE");
         if let Some(workspace) = self.workspace.filter(|workspace| workspace.exists()) {

@@ -74,6 +74,7 @@ pub async fn run(world: &World, entry: &Entry, chapter: &Chapter, options: Optio
     if let Some(change) = options.change {
         checks.iter_mut().for_each(change);
     }
+    let left_out = leave_out(&mut checks, chapter, options)?;
     let kubeconfig = world.settings().kubeconfig();
     let cluster = match world.cluster().await {
         Ok(cluster) => Ok(cluster.client()),
@@ -150,6 +151,9 @@ pub async fn run(world: &World, entry: &Entry, chapter: &Chapter, options: Optio
     if !matches!(options.say, Say::Nothing) {
         remember(world, chapter, options.workspace, &judged)?;
     }
+    if let (1.., Say::All) = (left_out, options.say) {
+        world.reporter().note(left_out_text(left_out, &chapter.id));
+    }
     if judged.iter().any(|judged| options.say.says(judged)) {
         world.reporter().emit(judged_event(chapter, &judged, start.elapsed()));
     }
@@ -158,8 +162,34 @@ pub async fn run(world: &World, entry: &Entry, chapter: &Chapter, options: Optio
 
 /// Returns whether a judgement would need the learner's folder.
 pub fn needs_workspace(chapter: &Chapter, options: Options<'_>) -> bool {
-    let wants = Wants::default().checks(&chapter.checks);
+    let wants = Wants::default().checks(chapter.checks.iter().filter(|check| !check.started));
     wants.has("workspace") || (wants.has("url") && options.url.is_none())
+}
+
+/// Takes the checks away that are about what a learner did, where the chapter was never started, and returns how many
+/// there were.
+///
+/// # Errors
+/// One of them was asked for by its name.
+fn leave_out(checks: &mut Vec<Check>, chapter: &Chapter, options: Options<'_>) -> Result<usize> {
+    if options.workspace.is_some_and(Workspace::exists) {
+        return Ok(0);
+    }
+    let named = |check: &&Check| check.started && options.only.contains(&check.id);
+    if let (Some(_), Some(workspace)) = (checks.iter().find(named), options.workspace) {
+        return Err(workspace.not_started(&chapter.id).error());
+    }
+    let before = checks.len();
+    checks.retain(|check| !check.started);
+    Ok(before - checks.len())
+}
+
+fn left_out_text(count: usize, chapter: &str) -> String {
+    let (what, is) = match count {
+        1 => ("1 check was".to_owned(), "is"),
+        n => (format!("{n} checks were"), "are"),
+    };
+    format!("{what} left out, which {is} about your own work: chapter {chapter} was not started in this folder")
 }
 
 /// Adds what the learner's server says for itself, before the line that says what to do next.
@@ -361,7 +391,8 @@ mod tests {
         let judged = run(&world, entry, &chapter, Options::default())
             .await
             .expect("no error of its own");
-        assert_eq!(judged.len(), chapter.checks.len());
+        let asked = chapter.checks.iter().filter(|check| !check.started).count();
+        assert_eq!(judged.len(), asked);
         assert!(
             judged.iter().all(|judged| judged.verdict() == Verdict::Error),
             "{judged:#?}"
@@ -375,16 +406,51 @@ mod tests {
                 _ => None,
             })
             .collect();
-        assert_eq!(explained, [3, 1, 1, 1, 1], "{events:#?}");
-        assert!(matches!(
-            events.last(),
-            Some(Event::ChapterJudged {
-                passed: 0,
-                failed: 0,
-                errored: 5,
-                ..
-            })
-        ));
+        assert_eq!(explained.len(), asked, "{events:#?}");
+        // That there is no cluster is told in full once.
+        assert_eq!(explained[0], 3, "{events:#?}");
+        assert!(explained[1..].iter().all(|lines| *lines == 1), "{events:#?}");
+        let Some(Event::ChapterJudged {
+            passed: 0,
+            failed: 0,
+            errored,
+            ..
+        }) = events.last()
+        else {
+            panic!("{events:#?}");
+        };
+        assert_eq!(*errored, asked);
+    }
+
+    #[test]
+    fn what_a_learner_did_is_asked_only_where_the_chapter_was_started() {
+        let text = "id: \"02\"\ntitle: t\nworks_after: w\nbudget: 1s\n\
+            criteria: [{id: c, text: t, checks: [always, mine]}]\n\
+            checks:\n  - {id: always, exec: {run: [x], expect: {exit: 0}}}\n  \
+            - {id: mine, started: true, exec: {run: [x, \"{{workspace}}\"], expect: {exit: 0}}}\n";
+        let chapter = Chapter::parse(text, std::path::Path::new("x")).unwrap_or_else(|error| panic!("{error:?}"));
+        let dir = tempfile::tempdir().expect("temporary directory");
+        let workspace = Workspace::new(dir.path(), "02-x");
+        let options = Options {
+            workspace: Some(&workspace),
+            ..Options::default()
+        };
+        assert!(!needs_workspace(&chapter, options));
+        let mut checks = chapter.checks.clone();
+        assert_eq!(leave_out(&mut checks, &chapter, options).expect("no error"), 1);
+        assert_eq!(checks.len(), 1);
+        // Who names it wants it, and is told what is missing.
+        let named = Options {
+            only: &["mine".to_owned()],
+            ..options
+        };
+        let error = leave_out(&mut chapter.checks.clone(), &chapter, named).expect_err("never started");
+        assert!(crate::error::render(&error).contains("labctl chapter 02 start"));
+        crate::drive::files::make_dir(&workspace.dir()).expect("writable");
+        assert_eq!(
+            leave_out(&mut chapter.checks.clone(), &chapter, options).expect("no error"),
+            0
+        );
     }
 
     #[test]

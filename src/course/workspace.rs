@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result};
 
+use super::progress;
 use crate::drive::files;
 use crate::error::{Code, Diagnosis};
 
@@ -16,6 +17,16 @@ pub type Files = Vec<(PathBuf, Vec<u8>)>;
 pub struct Workspace {
     root: PathBuf,
     slug: String,
+}
+
+/// Returns the root of all work for one who stands in a folder: there or, for one who stands within it, above.
+pub fn root(work: &Path, here: &Path) -> PathBuf {
+    if work.is_absolute() || here.join(work).exists() {
+        return work.to_owned();
+    }
+    here.ancestors()
+        .find(|above| above.ends_with(work) && above.join(progress::FILE).is_file())
+        .map_or_else(|| work.to_owned(), Path::to_owned)
 }
 
 /// What laying files out came to.
@@ -168,6 +179,20 @@ mod tests {
         assert_eq!(std::fs::read_to_string(&mine).expect("there"), "solved\n");
         let saved = laid.saved.expect("saved").join("a.txt");
         assert_eq!(std::fs::read_to_string(saved).expect("there"), "mine\n");
+    }
+
+    #[test]
+    fn the_root_is_found_from_within() {
+        let dir = tempfile::tempdir().expect("temporary directory");
+        let here = dir.path().join("work/03-helm-chart/charts");
+        files::make_dir(&here).expect("writable");
+        let work = Path::new("work");
+        // A folder of that name is not the learner's because of its name.
+        assert_eq!(root(work, &here), work);
+        files::write(&dir.path().join("work").join(progress::FILE), "# x\n").expect("writable");
+        assert_eq!(root(work, &here), dir.path().join("work"));
+        assert_eq!(root(work, dir.path()), work);
+        assert_eq!(root(Path::new("other"), &here), Path::new("other"));
     }
 
     #[test]

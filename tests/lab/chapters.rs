@@ -1,5 +1,7 @@
 //! Chapters 01 to 03 on the lab, and on worlds that were broken on purpose: each fails with its reason, and `up` mends it.
 
+use std::time::Instant;
+
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 
@@ -15,6 +17,14 @@ pub(crate) const TESTS: &[Test] = &[
     ("chapters::a_deleted_release_fails", a_deleted_release_fails),
     ("chapters::a_dead_kubeconfig_is_an_error", a_dead_kubeconfig_is_an_error),
     ("chapters::another_cluster_is_an_error", another_cluster_is_an_error),
+    (
+        "chapters::what_a_learner_did_is_not_asked_of_others",
+        what_a_learner_did_is_not_asked_of_others,
+    ),
+    (
+        "chapters::the_selftest_of_01_to_03_is_well",
+        the_selftest_of_01_to_03_is_well,
+    ),
     ("chapters::helm_test_passes", helm_test_passes),
     ("chapters::the_pod_is_restricted", the_pod_is_restricted),
 ];
@@ -47,7 +57,8 @@ fn of<'a>(verdicts: &'a [(String, String)], check: &str) -> &'a str {
 }
 
 fn all_pass_after_up(lab: &Lab) -> Result<()> {
-    for (chapter, checks) in [("01", 5), ("02", 5), ("03", 8)] {
+    // Those about what a learner did are left out, as no chapter was started in this folder.
+    for (chapter, checks) in [("01", 10), ("02", 5), ("03", 7)] {
         let (code, verdicts) = verdicts(lab, &[chapter, "verify"])?;
         ensure!(code == Some(0), "chapter {chapter}: exit {code:?}: {verdicts:?}");
         let passed = verdicts.iter().filter(|(_, verdict)| verdict == "pass").count();
@@ -151,6 +162,33 @@ fn another_cluster_is_an_error(lab: &Lab) -> Result<()> {
     ensure!(code == Some(3), "exit {code:?}: {found:?}");
     ensure!(found.iter().all(|(_, verdict)| verdict != "pass"), "{found:?}");
     Ok(())
+}
+
+fn what_a_learner_did_is_not_asked_of_others(lab: &Lab) -> Result<()> {
+    let output = lab.labctl(&["chapter", "03", "verify"])?;
+    ensure!(output.status.success(), "{}", both(&output));
+    ensure!(both(&output).contains("3 checks were left out"), "{}", both(&output));
+    let output = lab.labctl(&["chapter", "03", "verify", "--only", "rolled-back"])?;
+    ensure!(output.status.code() == Some(2), "{}", both(&output));
+    ensure!(both(&output).contains("labctl chapter 03 start"), "{}", both(&output));
+    Ok(())
+}
+
+/// Every world of the three chapters, on the lab that the other tests use: it must be left as `up` made it.
+fn the_selftest_of_01_to_03_is_well(lab: &Lab) -> Result<()> {
+    let start = Instant::now();
+    let output = lab.labctl(&["chapter", "selftest", "01", "02", "03"])?;
+    ensure!(output.status.success(), "{}", both(&output));
+    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    ensure!(!said.contains("survivor"), "{said}");
+    ensure!(said.matches("\nfault ").count() >= 40, "{said}");
+    crate::support::say(&format!(
+        "the selftest of chapters 01 to 03 took {:.0} s\n{said}",
+        start.elapsed().as_secs_f32()
+    ));
+    let plan = lab.ok(&["up", "--plan"])?;
+    ensure!(!plan.lines().any(|line| line.starts_with("run ")), "{plan}");
+    all_pass_after_up(lab)
 }
 
 fn helm_test_passes(lab: &Lab) -> Result<()> {

@@ -21,12 +21,14 @@ const LIMIT: Duration = Duration::from_secs(8);
 /// How much of a body is read, in bytes; a longer one is cut and never taken for JSON.
 const BODY_LIMIT: usize = 1 << 20;
 
-/// Makes the client that checks use: no redirect is followed and no proxy asked, as the answer itself is judged.
+/// Makes the client that checks use: no redirect is followed and no proxy asked, as the answer itself is judged, and no
+/// connection is kept, as it would go on to where it led when it was opened, be that a pod that has ended since.
 ///
 /// # Errors
 /// TLS cannot be set up.
 pub fn client() -> Result<reqwest::Client> {
     Ok(reqwest::Client::builder()
+        .pool_max_idle_per_host(0)
         .user_agent(concat!("labctl/", env!("CARGO_PKG_VERSION")))
         .no_proxy()
         .redirect(reqwest::redirect::Policy::none())

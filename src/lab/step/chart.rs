@@ -141,6 +141,8 @@ impl Chart {
             .world()
             .http()
             .get(&url)
+            // A connection that is kept goes on to where it led when it was opened, be that a pod that has ended since.
+            .header(reqwest::header::CONNECTION, "close")
             .timeout(Duration::from_secs(2))
             .send()
             .await;
