@@ -3,6 +3,8 @@
 //! A non-zero exit *is* an error that carries the argv, the code and the end of the output. A program runs in a process
 //! group of its own, so Ctrl-C reaches labctl first, and a command that is given up takes its children with it.
 
+mod running;
+
 use std::ffi::OsString;
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -17,6 +19,8 @@ use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 const TAIL_LINES: usize = 12;
 /// How much of the captured output is kept; what is more is dropped from the front.
 const KEEP_BYTES: usize = 8 << 20;
+
+pub use self::running::Running;
 
 /// Called with each line of a running program's output.
 pub type OnLine = Arc<dyn Fn(&str) + Send + Sync>;
@@ -494,62 +498,6 @@ pub fn start_daemon(cmd: &Cmd, log: &Path) -> Result<u32, ExecError> {
             source,
         })?;
     Ok(child.id())
-}
-
-/// A program that runs beside labctl. It and its children end when this is dropped.
-pub struct Running {
-    child: tokio::process::Child,
-    group: Group,
-}
-
-impl Running {
-    /// Starts a program whose output goes to a file, which is emptied first.
-    ///
-    /// # Errors
-    /// The file cannot be made or the program cannot be started.
-    pub fn start(cmd: &Cmd, output: &Path) -> Result<Self, ExecError> {
-        let io_error = |source| ExecError::Io {
-            line: cmd.line(),
-            source,
-        };
-        if let Some(parent) = output.parent() {
-            std::fs::create_dir_all(parent).map_err(io_error)?;
-        }
-        let file = std::fs::File::create(output).map_err(io_error)?;
-        let also = file.try_clone().map_err(io_error)?;
-        let child = to_command(cmd)
-            .process_group(0)
-            .stdin(Stdio::null())
-            .stdout(file)
-            .stderr(also)
-            .spawn()
-            .map_err(|source| ExecError::Start {
-                program: cmd.program.display().to_string(),
-                source,
-            })?;
-        let pid = child.id().and_then(|id| i32::try_from(id).ok());
-        Ok(Self {
-            group: Group(pid.and_then(rustix::process::Pid::from_raw)),
-            child,
-        })
-    }
-
-    /// Returns how it ended, in words, if it did.
-    pub fn ended(&mut self) -> Option<String> {
-        let status = self.child.try_wait().ok()??;
-        Some(match status.code() {
-            Some(code) => format!("exit {code}"),
-            None => status.to_string(),
-        })
-    }
-
-    /// Asks it to end (SIGTERM), and makes it (SIGKILL) after a time.
-    pub async fn stop(mut self, patience: Duration) {
-        if let Some(pid) = self.group.0 {
-            _ = rustix::process::kill_process_group(pid, rustix::process::Signal::TERM);
-        }
-        _ = tokio::time::timeout(patience, self.child.wait()).await;
-    }
 }
 
 /// Ends the programs of this name that an earlier labctl left behind when it was killed, and returns how many there were.

@@ -425,7 +425,7 @@ async fn an_index_that_was_left_half_made_is_made_again() {
     drop(open(&url).await);
     // As a server leaves it that ends while it makes the index beside those who write.
     let half = "UPDATE pg_index SET indisvalid = false WHERE indexrelid = 'jobs_template_state'::regclass;
-        DELETE FROM _sqlx_migrations WHERE version = 4";
+        DELETE FROM _sqlx_migrations WHERE version = 3";
     let mut connection = raw(&url).await;
     sqlx::raw_sql(half).execute(&mut connection).await.expect("half made");
     let store = open(&url).await;

@@ -1,0 +1,63 @@
+//! A program that runs beside labctl, for as long as it is needed.
+
+use std::path::Path;
+use std::process::Stdio;
+use std::time::Duration;
+
+use super::{Cmd, ExecError, Group, to_command};
+
+/// A program that runs beside labctl. It and its children end when this is dropped.
+pub struct Running {
+    child: tokio::process::Child,
+    group: Group,
+}
+
+impl Running {
+    /// Starts a program whose output goes to a file, which is emptied first.
+    ///
+    /// # Errors
+    /// The file cannot be made or the program cannot be started.
+    pub fn start(cmd: &Cmd, output: &Path) -> Result<Self, ExecError> {
+        let io_error = |source| ExecError::Io {
+            line: cmd.line(),
+            source,
+        };
+        if let Some(parent) = output.parent() {
+            std::fs::create_dir_all(parent).map_err(io_error)?;
+        }
+        let file = std::fs::File::create(output).map_err(io_error)?;
+        let also = file.try_clone().map_err(io_error)?;
+        let child = to_command(cmd)
+            .process_group(0)
+            .stdin(Stdio::null())
+            .stdout(file)
+            .stderr(also)
+            .spawn()
+            .map_err(|source| ExecError::Start {
+                program: cmd.program.display().to_string(),
+                source,
+            })?;
+        let pid = child.id().and_then(|id| i32::try_from(id).ok());
+        Ok(Self {
+            group: Group(pid.and_then(rustix::process::Pid::from_raw)),
+            child,
+        })
+    }
+
+    /// Returns how it ended, in words, if it did.
+    pub fn ended(&mut self) -> Option<String> {
+        let status = self.child.try_wait().ok()??;
+        Some(match status.code() {
+            Some(code) => format!("exit {code}"),
+            None => status.to_string(),
+        })
+    }
+
+    /// Asks it to end (SIGTERM), and makes it (SIGKILL) after a time.
+    pub async fn stop(mut self, patience: Duration) {
+        if let Some(pid) = self.group.0 {
+            _ = rustix::process::kill_process_group(pid, rustix::process::Signal::TERM);
+        }
+        _ = tokio::time::timeout(patience, self.child.wait()).await;
+    }
+}
