@@ -173,7 +173,7 @@ impl Cli {
             Verb::Helm(args) => args.run(world).await,
             Verb::Env(args) => args.run(world).await,
             Verb::Serve(args) => args.run().await,
-            Verb::Dashboard(args) => args.run(world).await,
+            Verb::Dashboard(args) => args.run(world),
             Verb::Jobs(args) => args.run(world).await,
             Verb::Prose(args) => args.run(&self.global).await,
             Verb::Schema(args) => args.run(),

@@ -472,7 +472,7 @@ fn words_arrive_as_they_were_sent(subject: &Subject<'_>) {
         subject.create(&json!({"command": ["sh", "-c", "printf %s \"$A\""], "env": {"A": "$(PATH) $$ ä\n"}}));
     let job = subject.end(&id);
     assert_eq!(job["state"], "succeeded", "{job}");
-    let expected: String = words.iter().map(|word| format!("<{word}>\n")).collect();
+    let expected = words.iter().fold(String::new(), |text, word| text + "<" + word + ">\n");
     assert_eq!(subject.text(&id), expected);
     subject.end(&variable);
     assert_eq!(subject.text(&variable), "$(PATH) $$ ä\n");

@@ -419,12 +419,15 @@ impl Ask {
             Self::Exec(exec) => exec.run.join(" "),
             Self::File(file) => format!("the file {}", file.path),
             Self::LogStream(stream) => {
-                let headers: String = stream
-                    .headers
-                    .iter()
-                    .map(|(name, value)| format!(" -H '{name}: {value}'"))
-                    .collect();
-                format!("curl -N{headers} {}", stream.get)
+                let mut words = vec!["curl -N".to_owned()];
+                words.extend(
+                    stream
+                        .headers
+                        .iter()
+                        .map(|(name, value)| format!("-H '{name}: {value}'")),
+                );
+                words.push(stream.get.clone());
+                words.join(" ")
             }
         }
     }

@@ -24,7 +24,7 @@ impl Args {
     ///
     /// # Errors
     /// There is no lab, or it has no token.
-    pub async fn run(self, world: &World) -> Result<Outcome> {
+    pub fn run(self, world: &World) -> Result<Outcome> {
         let settings = world.settings();
         let access = Access::known(settings)?;
         let tokens = access.tokens.ok_or_else(|| {

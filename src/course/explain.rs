@@ -78,7 +78,7 @@ fn expected(check: &Check) -> Vec<String> {
         out.push(format!("the number of {} is {count}", expect.subject));
     }
     let who = match (expect.quantifier, &expect.each) {
-        (Quantifier::All, None) if expect.subject.starts_with("a") => String::new(),
+        (Quantifier::All, None) if expect.subject.starts_with('a') => String::new(),
         (Quantifier::All, _) => format!(" of every {}", expect.subject),
         (Quantifier::Any, _) => format!(" of at least one {}", expect.subject),
         (Quantifier::Exactly(n), _) => format!(" of exactly {n} {}", expect.subject),

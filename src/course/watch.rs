@@ -172,7 +172,7 @@ fn times(dir: &Path) -> BTreeMap<PathBuf, SystemTime> {
     let left_behind = |path: &Path| {
         path.components().any(|part| {
             let name = part.as_os_str().to_string_lossy();
-            name.starts_with(".") || name == "__pycache__" || name == "node_modules" || name == "target"
+            name.starts_with('.') || name == "__pycache__" || name == "node_modules" || name == "target"
         })
     };
     files::walk(dir)

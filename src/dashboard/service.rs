@@ -326,6 +326,10 @@ impl Service {
         if !self.0.store.delete(id, &caller.scope()).await? {
             return Err(ServiceError::NotFound);
         }
+        // What the runner has of it goes too, now if it can be; a Job of Kubernetes would go by its TTL later.
+        if let Err(error) = self.0.runner.end(&job).await {
+            tracing::info!(job_id = %id, error = format!("{:#}", anyhow::Error::new(error)), "what the runner has of a deleted job is left to its own time");
+        }
         Ok(())
     }
 

@@ -17,8 +17,7 @@ pub fn document(suites: &[Suite]) -> String {
         let name = format!("{} - {}", case.name, suite.name).replace('#', "");
         let (line, text) = match &case.outcome {
             Outcome::Passed => (format!("ok {n} - {name}"), None),
-            Outcome::Failed(text) => (format!("not ok {n} - {name}"), Some(text)),
-            Outcome::Errored(text) => (format!("not ok {n} - {name}"), Some(text)),
+            Outcome::Failed(text) | Outcome::Errored(text) => (format!("not ok {n} - {name}"), Some(text)),
             // A skipped check says nothing of what it asks, so it must not be `ok`.
             Outcome::Skipped(text) => (format!("not ok {n} - {name} # SKIP"), Some(text)),
         };

@@ -173,7 +173,8 @@ fn verdicts(output: &Output) -> Vec<(String, String)> {
 }
 
 fn mine(world: &TestEnvironment, name: &str) -> String {
-    format!("home/work/90-greet/{name}").replace("home/", &format!("{}/", world.path("home").display()))
+    let dir = world.path("home").join("work").join("90-greet");
+    dir.join(name).display().to_string()
 }
 
 #[test]
@@ -255,7 +256,7 @@ fn a_learner_starts_fails_is_helped_and_passes() {
 
     let output = chapter(&world, &["list"]);
     assert!(output.stdout.contains("90  Greet  [3 of 3]"), "{output}");
-    let progress = std::fs::read_to_string(world.path("home/work/progress.txt")).expect("written");
+    let progress = std::fs::read_to_string(world.path("home").join("work").join("progress.txt")).expect("written");
     for line in [" 90 started\n", " 90 met greets\n", " 90 hint hello 3\n"] {
         assert!(progress.contains(line), "{line}: {progress}");
     }
@@ -279,7 +280,7 @@ fn what_the_learner_wrote_survives_solve_and_reset() {
     assert_eq!(chapter(&world, &["90", "verify"]).exit, Some(0));
     assert_eq!(chapter(&world, &["90", "reset"]).exit, Some(0));
     assert!(read("server.py").contains("/todo"));
-    let saved = labctl::drive::files::walk(&world.path("home/work/.saved")).expect("there");
+    let saved = labctl::drive::files::walk(&world.path("home").join("work").join(".saved")).expect("there");
     let texts: Vec<_> = saved
         .iter()
         .map(|path| std::fs::read_to_string(path).expect("readable"))

@@ -327,7 +327,7 @@ fn what_is_somebody_elses_is_not_there_or_not_to_be_changed() {
         "ann:token-of-ann-0123456789\nbob:token-of-bob-0123456789\nroot:token-of-root-012345678:admin\n",
     );
     std::fs::set_permissions(&file, std::os::unix::fs::PermissionsExt::from_mode(0o600)).expect("set");
-    let server = Server::start(&world, &["--drain", "0", "--token-file", &file.display().to_string()]);
+    let server = Server::start_whole(&world, &["--drain", "0", "--token-file", &file.display().to_string()]);
     let as_ = |who: &str| format!("authorization: Bearer token-of-{who}-0123456789");
     let (ann, bob) = (as_("ann"), as_("bob"));
     let root = "authorization: Bearer token-of-root-012345678";
@@ -446,7 +446,8 @@ fn the_form_of_a_template_says_what_is_wrong_and_keeps_what_was_typed() {
 
 #[test]
 fn the_client_runs_templates_and_shows_schedules() {
-    let own = bare();
+    let mut own = bare();
+    own.set("PATH", "/usr/local/bin:/usr/bin:/bin");
     let server = start(&own);
     let mut world = TestEnvironment::new();
     world.set("LABCTL_DASHBOARD_URL", format!("http://{}", server.address));

@@ -11,7 +11,7 @@ pub(crate) const JSON: &str = "content-type: application/json";
 pub(crate) const LIMIT: Duration = Duration::from_secs(15);
 
 pub(crate) fn start(world: &TestEnvironment) -> Server {
-    Server::start(world, &["--drain", "0", "--finish", "5s"])
+    Server::start_whole(world, &["--drain", "0", "--finish", "5s"])
 }
 
 /// Creates a job that runs a shell's script, and returns its id.
@@ -414,7 +414,7 @@ fn hostile_input_is_refused_and_never_the_servers_fault() {
 #[test]
 fn a_full_database_is_a_clear_refusal() {
     let world = bare();
-    let server = Server::start(&world, &["--drain", "0", "--quota", "1"]);
+    let server = Server::start_whole(&world, &["--drain", "0", "--quota", "1"]);
     let body = json!({"name": "a", "command": ["/bin/true", "x".repeat(60_000)], "suspend": true}).to_string();
     let refused = (0..200)
         .map(|_| server.ask("POST", "/jobs", &[JSON], &body))

@@ -60,6 +60,13 @@ impl Server {
         Self::spawn(world.command(&all), start)
     }
 
+    /// As [`Server::start`], and waits until it can do all that it is for.
+    pub(crate) fn start_whole(world: &TestEnvironment, args: &[&str]) -> Self {
+        let server = Self::start(world, args);
+        server.ready();
+        server
+    }
+
     /// Waits for the server that a command becomes.
     pub(crate) fn spawn(mut command: Command, start: Instant) -> Self {
         let mut child = command

@@ -159,7 +159,7 @@ fn open_files(server: &Server) -> usize {
 #[test]
 fn viewers_that_come_and_go_leave_nothing_behind() {
     let world = bare();
-    let server = Server::start(&world, &["--drain", "0", "--max-streams", "250"]);
+    let server = Server::start_whole(&world, &["--drain", "0", "--max-streams", "250"]);
     let id = run(&server, "long", "while :; do echo x; /bin/sleep 0.05; done");
     in_state(&server, &id, "running");
     let before = open_files(&server);
@@ -211,7 +211,7 @@ fn viewers_that_come_and_go_leave_nothing_behind() {
 #[test]
 fn streams_do_not_hold_up_the_end_of_the_server() {
     let world = bare();
-    let mut server = Server::start(&world, &["--drain", "0", "--finish", "60s"]);
+    let mut server = Server::start_whole(&world, &["--drain", "0", "--finish", "60s"]);
     let id = run(&server, "long", "echo begun; exec /bin/sleep 60");
     in_state(&server, &id, "running");
     let mut events = server.send("GET", "/events", &[], "");
@@ -241,7 +241,7 @@ fn changes_are_heard_by_those_who_may() {
         "ana:ana-0123456789abc\nbob:bob-0123456789abc\nroot:root-0123456789ab:admin\n",
     )
     .expect("written");
-    let server = Server::start(&world, &["--drain", "0", "--token-file", &tokens.display().to_string()]);
+    let server = Server::start_whole(&world, &["--drain", "0", "--token-file", &tokens.display().to_string()]);
     let (ana, bob, root) = (
         "authorization: Bearer ana-0123456789abc",
         "authorization: Bearer bob-0123456789abc",

@@ -163,7 +163,7 @@ fn its_history_outlives_its_pod(lab: &Lab) -> Result<()> {
     again(lab)?;
     ensure!(lab.ok(&["jobs", "logs", id])? == "kept\n");
     // What ran meanwhile is found again, and nothing of its output is lost.
-    let expected: String = (1..=20).map(|number| format!("{number}\n")).collect();
+    let expected = (1..=20).fold(String::new(), |text, number| text + &number.to_string() + "\n");
     ensure!(lab.ok(&["jobs", "logs", "--follow", running])? == expected);
     let began = Instant::now();
     loop {

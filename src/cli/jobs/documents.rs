@@ -19,6 +19,7 @@ pub(super) enum Templates {
     /// List templates and their parameters
     List,
     /// Show a template
+    #[command(disable_version_flag = true)]
     Get {
         /// The template's name
         name: String,

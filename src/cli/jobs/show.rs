@@ -215,7 +215,7 @@ pub(super) fn detail(detail: &ApiDetail, screen: &Screen) -> String {
     line("rerun of", &job.parent.map(|id| id.to_string()).unwrap_or_default());
     match &detail.origin {
         Some(origin) if origin.version > 0 => {
-            line("template", &format!("{}, version {}", origin.template, origin.version))
+            line("template", &format!("{}, version {}", origin.template, origin.version));
         }
         _ => line("template", job.template.as_deref().unwrap_or_default()),
     }

@@ -107,18 +107,19 @@ impl From<ServiceError> for Failure {
             ServiceError::NotFound => Self::no_job(),
             ServiceError::Invalid(_) => Self::new(StatusCode::UNPROCESSABLE_ENTITY, "The job cannot be run", text),
             ServiceError::Parameter(_) => Self::new(StatusCode::BAD_REQUEST, "The request cannot be understood", text),
-            ServiceError::KeyReused | ServiceError::KeyInFlight | ServiceError::State(_) | ServiceError::Changed => {
-                Self::new(StatusCode::CONFLICT, "This cannot be done", text)
-            }
+            ServiceError::KeyReused
+            | ServiceError::KeyInFlight
+            | ServiceError::State(_)
+            | ServiceError::Changed
+            | ServiceError::Taken(_)
+            | ServiceError::Stale(_)
+            | ServiceError::TooMany(_) => Self::new(StatusCode::CONFLICT, "This cannot be done", text),
             ServiceError::Missing(kind) => Self::new(
                 StatusCode::NOT_FOUND,
                 text,
                 format!("The {kind} was deleted, it never was, or it belongs to somebody else."),
             ),
             ServiceError::NotYours(_) => Self::new(StatusCode::FORBIDDEN, "This cannot be done", text),
-            ServiceError::Taken(_) | ServiceError::Stale(_) | ServiceError::TooMany(_) => {
-                Self::new(StatusCode::CONFLICT, "This cannot be done", text)
-            }
             ServiceError::Faulty(_, faults) | ServiceError::Arguments(faults) => {
                 let faults = faults
                     .iter()

@@ -11,7 +11,7 @@ fn template(parameters: Value, job: Value) -> Template {
     }
 }
 
-fn arguments(value: Value) -> Map<String, Value> {
+fn arguments(value: &Value) -> Map<String, Value> {
     value.as_object().expect("an object").clone()
 }
 
@@ -48,7 +48,7 @@ fn arguments_become_parts_of_the_job_as_they_are() {
     assert_eq!(template.faults(), []);
     let given =
         json!({"who": "ann", "count": 3, "flags": ["-a", "--b c"], "token": "s3cret", "seconds": 7, "dry": true});
-    let spec = template.expand(&arguments(given)).expect("a job");
+    let spec = template.expand(&arguments(&given)).expect("a job");
     assert_eq!(spec.name, "greet-ann");
     assert_eq!(
         spec.command,
@@ -61,7 +61,7 @@ fn arguments_become_parts_of_the_job_as_they_are() {
 
 #[test]
 fn what_is_not_given_has_its_default_or_is_left_out() {
-    let spec = greeting().expand(&arguments(json!({"who": "ann"}))).expect("a job");
+    let spec = greeting().expand(&arguments(&json!({"who": "ann"}))).expect("a job");
     assert_eq!(spec.command, ["greet", "--who=ann", "ann", "2", "${{ who }}"]);
     assert!(spec.env.is_empty(), "{:?}", spec.env);
     assert_eq!(spec.limits.seconds, 3600);
@@ -82,7 +82,7 @@ fn an_argument_is_never_more_than_one_part_and_never_a_placeholder() {
         "--",
     ] {
         let spec = template
-            .expand(&arguments(json!({"who": evil, "token": "s3cret"})))
+            .expand(&arguments(&json!({"who": evil, "token": "s3cret"})))
             .expect("a job");
         assert_eq!(spec.command, ["echo", evil, &format!("a {evil} b")]);
     }
@@ -92,7 +92,7 @@ fn an_argument_is_never_more_than_one_part_and_never_a_placeholder() {
 fn every_bad_argument_is_named() {
     let template = greeting();
     let given = json!({"count": 9, "flags": ["a", 1], "token": "abc", "dry": "yes"});
-    let faults = template.expand(&arguments(given)).expect_err("refused");
+    let faults = template.expand(&arguments(&given)).expect_err("refused");
     let mut found = pointers(&faults);
     found.sort_unstable();
     assert_eq!(
@@ -112,11 +112,11 @@ fn every_bad_argument_is_named() {
     );
     assert!(!text.contains("abc"), "a secret is in no message: {text}");
     let faults = template
-        .expand(&arguments(json!({"who": "a", "whom": 1})))
+        .expand(&arguments(&json!({"who": "a", "whom": 1})))
         .expect_err("refused");
     assert_eq!(pointers(&faults), ["/parameters/whom"]);
     assert!(faults[0].detail.contains("who, count"), "{faults:?}");
-    let long = arguments(json!({"who": "x".repeat(70_000)}));
+    let long = arguments(&json!({"who": "x".repeat(70_000)}));
     assert_eq!(
         pointers(&template.expand(&long).expect_err("too long")),
         ["/parameters"]
@@ -126,21 +126,21 @@ fn every_bad_argument_is_named() {
 #[test]
 fn what_makes_no_job_is_said_of_its_parameter() {
     let faults = greeting()
-        .expand(&arguments(json!({"who": "no spaces", "seconds": 0})))
+        .expand(&arguments(&json!({"who": "no spaces", "seconds": 0})))
         .expect_err("refused");
     assert_eq!(pointers(&faults), ["/parameters/who", "/parameters/seconds"]);
     assert!(faults[0].detail.contains("`/name`"), "{faults:?}");
     let mut secret = greeting();
     secret.job = json!({"name": "${{ token }}", "command": ["x"]});
     let faults = secret
-        .expand(&arguments(json!({"who": "a", "token": "hunter 2"})))
+        .expand(&arguments(&json!({"who": "a", "token": "hunter 2"})))
         .expect_err("refused");
     assert!(!format!("{faults:?}").contains("hunter"), "{faults:?}");
 }
 
 #[test]
 fn secrets_are_not_kept() {
-    let shown = greeting().shown(&arguments(json!({"who": "a", "token": "s3cret"})));
+    let shown = greeting().shown(&arguments(&json!({"who": "a", "token": "s3cret"})));
     assert_eq!(Value::Object(shown), json!({"who": "a"}));
 }
 
@@ -293,11 +293,7 @@ fn a_job_that_no_argument_mends_is_refused() {
 
 #[test]
 fn placeholders_are_taken_apart() {
-    let text = |text| {
-        pieces(text)
-            .map(|pieces| format!("{pieces:?}"))
-            .unwrap_or_else(|why| why)
-    };
+    let text = |text| pieces(text).map_or_else(|why| why, |pieces| format!("{pieces:?}"));
     assert_eq!(text("a"), r#"[Text("a")]"#);
     assert_eq!(text("${{a}}${{ b-1 }}"), r#"[Parameter("a"), Parameter("b-1")]"#);
     assert_eq!(text("x$${{ a }}"), r#"[Text("x"), Text("${{"), Text(" a }}")]"#);

@@ -84,8 +84,10 @@ impl Sqlite {
             }
             Err(error) if news.len() == 1 => {
                 self.tidy().await;
-                let answer = answers.into_iter().next();
-                _ = answer.map(|answer| answer.send(Err(error)));
+                if let Some(answer) = answers.into_iter().next() {
+                    // Who asked may have gone.
+                    _ = answer.send(Err(error));
+                }
             }
             Err(_) => {
                 // One of them may be to blame (there is no room for it), so each is tried by itself.
