@@ -10,6 +10,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use anyhow::{Context as _, Result, ensure};
 use labctl::config::{self, Dirs, LabName, Settings};
 use labctl::dashboard::control::Control;
+use labctl::dashboard::control::retain::Keep;
 use labctl::dashboard::health::Health;
 use labctl::dashboard::job::{JobId, State};
 use labctl::dashboard::log::hub::Hub;
@@ -94,6 +95,7 @@ pub(super) async fn measure() -> Result<()> {
         kubeconfig: Some(settings.kubeconfig()),
         namespace: Some("default".to_owned()),
         image: Some(image),
+        limits: kubernetes::Limits::default(),
     })
     .await?;
     let dir = tempfile::tempdir()?;
@@ -106,6 +108,7 @@ pub(super) async fn measure() -> Result<()> {
         hub.clone(),
         Health::default(),
         "bench".into(),
+        Keep::default(),
     );
     let bench = Bench {
         service: Service::new(store, runner, control.clone(), hub).await?,

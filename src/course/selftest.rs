@@ -202,6 +202,13 @@ impl Test<'_> {
     async fn without_lab(&self) -> Result<Row> {
         let settings = Settings {
             lab: LabName::parse("no-such-lab")?,
+            // Its logs go with the folder that the selftest works in.
+            dirs: self
+                .world
+                .settings()
+                .dirs
+                .clone()
+                .with_state(self.workspace.root().join(".no-lab")),
             ..self.world.settings().clone()
         };
         let world = World::real(settings, Reporter::new(crate::report::Recorded::default()))?;

@@ -59,11 +59,14 @@ impl Chart {
     async fn values(&self, connection: &Connection) -> Result<serde_json::Value> {
         let (repository, tag) = dashboard_image::reference(&self.0).await?;
         let tokens = Tokens::read(self.0.world().settings());
+        // The cluster that labctl makes has a default StorageClass, if not yet at this moment: a claim that is there first
+        // gets it afterwards.
+        let volumes = self.in_own_cluster() || has_volumes(connection).await?;
         let mut values = json!({
             "image": {"repository": repository, "tag": tag},
             "auth": {"tokenSecret": token::SECRET},
             "runner": {"kubernetes": {"enabled": true, "image": job_image::name(&self.0).await?.unwrap_or_default()}},
-            "store": {"persistence": {"enabled": has_volumes(connection).await?}},
+            "store": {"persistence": {"enabled": volumes}},
             // One server at a time has the volume, so while the old one drains there is none: it would be no more than a wait.
             "server": {"drainSeconds": 0},
             // A server reads its tokens when it starts; another token is another pod.
