@@ -279,7 +279,9 @@ fn one(name: &str, schema: &Value, required: bool, value: &str, faults: &Faults)
             }
             (fault(&field, faults))
             span.hint id={ (field) "-hint" } {
-                (word(schema, "description"))
+                @let described = word(schema, "description");
+                (described)
+                @if !described.is_empty() && !described.ends_with(['.', '!', '?']) { "." }
                 @if let Some(usual) = usual.filter(|_| kind != Kind::Check) { " Where empty: " code { (typed(schema, usual)) } }
                 @if kind == Kind::List { " One a line." }
                 @if kind == Kind::Json { " As JSON." }
