@@ -33,7 +33,17 @@ fn conforms(lab: &Lab, kubeconfig: &std::path::Path, url: Option<&str>) -> Resul
     ];
     let variables: Vec<_> = url.map(|url| ("LABCTL_STORE", url)).into_iter().collect();
     let subject = Subject::start(dir.path(), &args, &variables, |id| {
-        kubectl(lab, &["delete", "job", &name_of(id), "--wait", "--cascade=foreground"]).expect("deleted");
+        let name = name_of(id);
+        // What printed too much is gone already.
+        let words = [
+            "delete",
+            "job",
+            &name,
+            "--wait",
+            "--cascade=foreground",
+            "--ignore-not-found",
+        ];
+        kubectl(lab, &words).expect("deleted");
     });
     subject.conforms().map_err(anyhow::Error::msg)
 }
