@@ -56,7 +56,7 @@ struct Build {
     /// The checkout with the chapters and posts in labs/
     #[arg(long, default_value = ".", value_name = "DIR")]
     root: PathBuf,
-    /// Where the book will be read, for the feed: https://example.org/course
+    /// Where the book will be read, for the feed, such as `https://example.org/course`
     #[arg(long, value_name = "URL")]
     url: Option<String>,
 }

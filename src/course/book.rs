@@ -1,7 +1,7 @@
 //! The book: chapters and posts as a folder of pages that need no server, no script and no other host.
 //!
-//! [`source`] reads what there is to show, [`text`] turns Markdown into HTML, [`link`] leads from page to page,
-//! [`page`] puts the parts of a page around its text, [`folder`] writes all of it at once. The same sources give the same
+//! `source` reads what there is to show, `text` turns Markdown into HTML, `link` leads from page to page,
+//! `page` puts the parts of a page around its text, [`folder`] writes all of it at once. The same sources give the same
 //! bytes: nothing in a page says when or where it was made.
 
 pub mod folder;

@@ -77,7 +77,8 @@ fn a_bad_network_loses_nothing(lab: &Lab) -> Result<()> {
         proxy.set(Mode::Pass);
         let began = Instant::now();
         let muted = board.shell("echo muted").await?;
-        ensure!(board.end(muted).await?.state == State::Succeeded);
+        let ended = board.end(muted).await?;
+        ensure!(ended.state == State::Succeeded, "{ended:?}");
         let seen = began.elapsed();
         // A watch is dead after 2 s and 5 s more.
         ensure!(seen < Duration::from_secs(40), "it took {seen:?}");
