@@ -152,8 +152,11 @@ fn database(dir: &Path) -> std::path::PathBuf {
     dir.join("jobs.sqlite")
 }
 
-/// What is asked for: the name of a figure, and the request with a number.
-const ASKS: [(&str, fn(u64) -> Ask); 4] = [
+/// The name of a figure, and the request with a number.
+type Asked = (&'static str, fn(u64) -> Ask);
+
+/// What is asked for.
+const ASKS: [Asked; 4] = [
     ("GET /jobs (50 rows)", |_| Ask::get("/jobs")),
     ("GET /jobs, filtered", |number| {
         let path = match number % 4 {
@@ -249,8 +252,8 @@ async fn http(cluster: Option<&postgres::Cluster>) -> Result<()> {
     }
     say(&format!(
         "resident memory now: labctl {} MiB, FastAPI {} MiB",
-        ours.resident()?.all_kib >> 10,
-        theirs.resident()?.all_kib >> 10
+        ours.resident()?.all >> 10,
+        theirs.resident()?.all >> 10
     ));
     Ok(())
 }

@@ -82,9 +82,9 @@ impl Server {
                 line.and_then(|line| line.split_whitespace().nth(1)?.parse().ok())
                     .unwrap_or(0)
             };
-            sum.all_kib += kib("VmRSS");
-            sum.own_kib += kib("RssAnon");
-            sum.peak_kib += kib("VmHWM");
+            sum.all += kib("VmRSS");
+            sum.own += kib("RssAnon");
+            sum.peak += kib("VmHWM");
         }
         Ok(sum)
     }
@@ -136,16 +136,16 @@ impl Drop for Server {
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Resident {
     /// All that is in memory, with files that are mapped: the program, the database.
-    pub(crate) all_kib: u64,
+    pub(crate) all: u64,
     /// What is the process's own.
-    own_kib: u64,
+    own: u64,
     /// The most that was in memory.
-    peak_kib: u64,
+    peak: u64,
 }
 
 impl fmt::Display for Resident {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (all, own, peak) = (self.all_kib >> 10, self.own_kib >> 10, self.peak_kib >> 10);
+        let (all, own, peak) = (self.all >> 10, self.own >> 10, self.peak >> 10);
         write!(
             f,
             "{all} MiB (of which {own} MiB are no mapped files; the peak was {peak} MiB)"
