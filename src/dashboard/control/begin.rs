@@ -174,6 +174,16 @@ impl Control {
             if job.cancelling || self.asked().held.contains(&job.id) == held {
                 return Ok(());
             }
+            // The row that is known may be older than the last wish.
+            match self.0.store.job(job.id, &Scope::All).await? {
+                Some(now) if now.state.is_final() => return Ok(()),
+                Some(now) if now.is_held() != held || now.cancelling => {
+                    job = now;
+                    continue;
+                }
+                Some(_) => {}
+                None => return Ok(()),
+            }
             match self.0.runner.suspend(&job, held).await {
                 Ok(()) if held => _ = self.asked().held.insert(job.id),
                 Ok(()) => _ = self.asked().held.remove(&job.id),
