@@ -22,10 +22,6 @@ pub const PLACEHOLDERS: &[(&str, &str)] = &[
         "chart",
         "the folder of the chart job-dashboard: the learner's copy, or else the course's",
     ),
-    (
-        "free_port",
-        "a port of this machine that nobody uses, for a program that the check starts",
-    ),
     ("http_url", "the dashboard's HTTP URL without a slash at its end"),
     ("kubeconfig", "the path of the lab's kubeconfig"),
     ("kubernetes", "the pinned version of Kubernetes, such as 1.37.2"),
@@ -372,14 +368,22 @@ pub fn checks(raw: Vec<RawCheck>) -> Result<Vec<Check>, SpecError> {
 /// # Errors
 /// It is not known.
 pub fn known(what: &str, name: &Spanned<String>, all: &[String]) -> Result<(), SpecError> {
-    if all.contains(&name.value) {
+    known_at(Place::of(name), what, &name.value, all)
+}
+
+/// As [`known`], for a name whose own place is not kept.
+///
+/// # Errors
+/// It is not known.
+pub fn known_at(place: Place, what: &str, name: &str, all: &[String]) -> Result<(), SpecError> {
+    if all.iter().any(|known| known == name) {
         return Ok(());
     }
-    let mut text = format!("there is no {what} `{}`", name.value);
-    if let Some(meant) = closest(&name.value, all.iter().map(String::as_str)) {
+    let mut text = format!("there is no {what} `{name}`");
+    if let Some(meant) = closest(name, all.iter().map(String::as_str)) {
         text = format!("{text}; did you mean `{meant}`?");
     }
-    Err(SpecError::new(Place::of(name), text))
+    Err(SpecError::new(place, text))
 }
 
 fn one(raw: RawCheck, ids: &[String]) -> Result<Check, SpecError> {
@@ -493,13 +497,18 @@ fn placeholders_are_known(check: &Check, all: &[Check]) -> Result<(), String> {
                 saver.id
             ));
         }
-        let meant = match closest(&name, known.iter().copied()) {
-            Some(meant) => format!("did you mean `{{{{{meant}}}}}`?"),
-            None => format!("known are {}", names(known.iter().copied())),
-        };
-        return Err(format!("unknown placeholder `{{{{{name}}}}}`; {meant}"));
+        return Err(unknown_placeholder(&name, &known));
     }
     Ok(())
+}
+
+/// Says that a placeholder is unknown, and which was perhaps meant.
+pub fn unknown_placeholder(name: &str, known: &[&str]) -> String {
+    let meant = match closest(name, known.iter().copied()) {
+        Some(meant) => format!("did you mean `{{{{{meant}}}}}`?"),
+        None => format!("known are {}", names(known.iter().copied())),
+    };
+    format!("unknown placeholder `{{{{{name}}}}}`; {meant}")
 }
 
 fn asks_something(ask: &Ask, needs: &[String]) -> Result<(), String> {

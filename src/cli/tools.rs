@@ -73,12 +73,7 @@ async fn run(world: &World, tool: Tool, arguments: Vec<OsString>) -> Result<Outc
     let kubeconfig = kubeconfig(world)?;
     let path = find(world, tool).await?;
     world.reporter().finish();
-    let cmd = Cmd::new(path)
-        .args(arguments)
-        .env("KUBECONFIG", kubeconfig)
-        // helm takes these over KUBECONFIG.
-        .without_env("HELM_KUBECONTEXT")
-        .without_env("HELM_KUBEAPISERVER");
+    let cmd = Cmd::new(path).args(arguments).on_cluster(kubeconfig);
     Ok(Exit::Program(pass_through(&cmd).await?))
 }
 

@@ -7,9 +7,10 @@ use super::chapter::Chapter;
 use super::progress::{Happened, Progress};
 use super::python;
 use super::setup::Step;
-use super::stage::{CHART, Stage, Wants};
+use super::stage::{Stage, Wants};
 use super::workspace::{Files, LaidOut, Workspace};
 use crate::assets;
+use crate::lab::step::chart;
 use crate::world::World;
 
 /// Returns the files that a chapter lays out: those of `start` or `solution`, over the course's chart where the chapter
@@ -21,7 +22,7 @@ pub fn files(entry: &Entry, chapter: &Chapter, part: &str) -> Result<Files> {
     let own = entry.files(part)?;
     let mut out = Files::new();
     if let Some(folder) = &chapter.chart {
-        for (name, contents) in assets::files(CHART) {
+        for (name, contents) in assets::files(chart::CHART) {
             let name = folder.join(name);
             if !own.iter().any(|(own, _)| *own == name) {
                 out.push((name, contents.to_vec()));

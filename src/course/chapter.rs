@@ -7,8 +7,8 @@ use serde::Deserialize;
 use serde_saphyr::Spanned;
 
 use super::setup::{Serve, Setup};
-use crate::check::spec::{self, Check, Place, RawCheck, Span, SpecError};
-use crate::error::Diagnosis;
+use crate::check::spec::{self, Check, Place, RawCheck, Span, SpecError, closest, names};
+use crate::error::{Code, Diagnosis};
 
 /// A chapter of the course.
 #[derive(Debug, Clone)]
@@ -90,6 +90,23 @@ impl Chapter {
     /// [`crate::error::Code::SpecInvalid`] with the file, line and column.
     pub fn parse(text: &str, file: &Path) -> Result<Self, Diagnosis> {
         read(text, file).map_err(|error| error.in_file(file))
+    }
+
+    /// Finds a check by its id.
+    ///
+    /// # Errors
+    /// [`Code::Arguments`] with those that there are.
+    pub fn check(&self, id: &str) -> anyhow::Result<&Check> {
+        if let Some(found) = self.checks.iter().find(|check| check.id == id) {
+            return Ok(found);
+        }
+        let ids = || self.checks.iter().map(|check| check.id.as_str());
+        let text = format!("chapter {} has no check `{id}`", self.id);
+        let mut diagnosis = Diagnosis::new(Code::Arguments, text);
+        if let Some(meant) = closest(id, ids()) {
+            diagnosis = diagnosis.hint(format!("did you mean `{meant}`?"));
+        }
+        Err(diagnosis.hint(format!("it has {}", names(ids()))).error())
     }
 
     /// Returns the criterion that a check belongs to: the first one that names it, with its place in the list.

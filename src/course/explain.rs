@@ -8,8 +8,7 @@ use anyhow::Result;
 use super::chapter::Chapter;
 use super::last::Last;
 use crate::check::ask::Quantifier;
-use crate::check::spec::{Check, Time, closest, names};
-use crate::error::{Code, Diagnosis};
+use crate::check::spec::{Check, Time, names};
 
 /// Returns what a chapter is judged by: its criteria, and the checks of each.
 pub fn chapter(chapter: &Chapter) -> String {
@@ -30,15 +29,7 @@ pub fn chapter(chapter: &Chapter) -> String {
 /// # Errors
 /// There is no such check.
 pub fn check(chapter: &Chapter, id: &str, last: &[Last]) -> Result<String> {
-    let Some(check) = chapter.checks.iter().find(|check| check.id == id) else {
-        let ids = || chapter.checks.iter().map(|check| check.id.as_str());
-        let text = format!("chapter {} has no check `{id}`", chapter.id);
-        let mut diagnosis = Diagnosis::new(Code::Arguments, text);
-        if let Some(meant) = closest(id, ids()) {
-            diagnosis = diagnosis.hint(format!("did you mean `{meant}`?"));
-        }
-        return Err(diagnosis.hint(format!("it has {}", names(ids()))).error());
-    };
+    let check = chapter.check(id)?;
     let mut out = format!("{}/{id}\n", chapter.id);
     let mut line = |name: &str, text: &str| _ = writeln!(out, "  {name:<9} {text}");
     if let Some((i, criterion)) = chapter.criterion_of(id) {

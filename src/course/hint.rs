@@ -9,7 +9,7 @@ use super::chapter::Chapter;
 use super::last::Last;
 use super::progress::{Happened, Progress};
 use crate::check::ask;
-use crate::check::spec::{Check, closest, names};
+use crate::check::spec::Check;
 use crate::error::{Code, Diagnosis};
 
 /// A hint, ready to be read.
@@ -59,17 +59,8 @@ pub fn next(chapter: &Chapter, last: &[Last], check: Option<&str>, progress: Opt
 }
 
 fn choose<'c>(chapter: &'c Chapter, last: &[Last], check: Option<&str>) -> Result<&'c Check> {
-    let find = |id: &str| chapter.checks.iter().find(|check| check.id == id);
     if let Some(id) = check {
-        return find(id).ok_or_else(|| {
-            let ids = || chapter.checks.iter().map(|check| check.id.as_str());
-            let text = format!("chapter {} has no check `{id}`", chapter.id);
-            let mut diagnosis = Diagnosis::new(Code::Arguments, text);
-            if let Some(meant) = closest(id, ids()) {
-                diagnosis = diagnosis.hint(format!("did you mean `{meant}`?"));
-            }
-            diagnosis.hint(format!("it has {}", names(ids()))).error()
-        });
+        return chapter.check(id);
     }
     let failed = |check: &&Check| {
         last.iter()

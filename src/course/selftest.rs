@@ -17,6 +17,7 @@ pub use self::spec::{Alternative, AtStart, Edit, Fault, Spec};
 use super::act;
 use super::catalogue::Entry;
 use super::chapter::Chapter;
+use super::setup::{Serve, Step};
 use super::stage::{Stage, Wants};
 use super::verify::{self, Options, Say};
 use super::workspace::{Files, Workspace};
@@ -227,7 +228,7 @@ impl Test<'_> {
     async fn at_start(&mut self, first: &BTreeMap<String, String>) -> Result<Row> {
         let start = Instant::now();
         let trip: BTreeSet<&String> = first.values().collect();
-        let judged = self.judge_expecting(&trip).await?;
+        let judged = self.judge_with(&trip, None).await?;
         let met: Vec<_> = verify::met(self.chapter, &judged)
             .into_iter()
             .map(|criterion| criterion.id.clone())
@@ -342,11 +343,7 @@ impl Test<'_> {
         }
     }
 
-    async fn judge_expecting(&self, trip: &BTreeSet<&String>) -> Result<Vec<Judged>> {
-        self.judge_with(trip, None).await
-    }
-
-    async fn judge_with(&self, trip: &BTreeSet<&String>, serve: Option<&super::setup::Serve>) -> Result<Vec<Judged>> {
+    async fn judge_with(&self, trip: &BTreeSet<&String>, serve: Option<&Serve>) -> Result<Vec<Judged>> {
         let patient = self.effort.patient;
         let change = |check: &mut Check| {
             if let Time::Eventually { within, stable_for } = &mut check.time
@@ -365,7 +362,7 @@ impl Test<'_> {
     }
 
     /// Changes the solved world: files of the workspace first, then programs.
-    async fn apply(&self, id: &str, folder: &str, edits: &[Edit], run: &[super::setup::Step]) -> Result<()> {
+    async fn apply(&self, id: &str, folder: &str, edits: &[Edit], run: &[Step]) -> Result<()> {
         let mut changed: Files = self.entry.files(&format!("{folder}/{id}"))?;
         for edit in edits {
             let path = self.workspace.dir().join(&edit.file);
@@ -377,7 +374,7 @@ impl Test<'_> {
             changed.push((edit.file.clone(), edit.apply(&text, id)?.into_bytes()));
         }
         self.workspace.lay_out(&changed, true)?;
-        let again: &[super::setup::Step] = if changed.is_empty() {
+        let again: &[Step] = if changed.is_empty() {
             &[]
         } else {
             &self.chapter.setup.solve
@@ -386,14 +383,14 @@ impl Test<'_> {
     }
 
     /// Brings the solved world back.
-    async fn mend(&self, undo: &[super::setup::Step]) -> Result<()> {
+    async fn mend(&self, undo: &[Step]) -> Result<()> {
         self.programs(undo.iter(), "undo").await?;
         self.workspace
             .lay_out(&act::files(self.entry, self.chapter, "solution")?, true)?;
         self.programs(self.chapter.setup.solve.iter(), "mend").await
     }
 
-    async fn programs<'s>(&self, steps: impl Iterator<Item = &'s super::setup::Step>, what: &str) -> Result<()> {
+    async fn programs<'s>(&self, steps: impl Iterator<Item = &'s Step>, what: &str) -> Result<()> {
         let steps: Vec<_> = steps.cloned().collect();
         let wants = Wants::default().steps(&steps);
         let stage = Stage::new(self.world, Some(self.workspace), self.entry, self.chapter, &wants).await?;

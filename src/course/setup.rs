@@ -7,7 +7,7 @@ use std::time::Duration;
 use serde::Deserialize;
 
 use crate::check::ask;
-use crate::check::spec::{PLACEHOLDERS, Span, closest, names};
+use crate::check::spec::{PLACEHOLDERS, Span, unknown_placeholder};
 
 /// How long one program may take without a limit of its own.
 const LIMIT: Duration = Duration::from_secs(120);
@@ -97,13 +97,10 @@ pub fn fault(step: &Step) -> Option<String> {
     if step.run.first().is_none_or(String::is_empty) {
         return Some("`run` names no program".into());
     }
-    let known = || PLACEHOLDERS.iter().map(|(name, _)| *name);
+    let known: Vec<&str> = PLACEHOLDERS.iter().map(|(name, _)| *name).collect();
     let unknown = step
         .placeholders()
         .into_iter()
-        .find(|name| !known().any(|other| other == name))?;
-    Some(match closest(&unknown, known()) {
-        Some(meant) => format!("unknown placeholder `{{{{{unknown}}}}}`; did you mean `{{{{{meant}}}}}`?"),
-        None => format!("unknown placeholder `{{{{{unknown}}}}}`; known are {}", names(known())),
-    })
+        .find(|name| !known.contains(&name.as_str()))?;
+    Some(unknown_placeholder(&unknown, &known))
 }

@@ -18,14 +18,10 @@ use crate::drive::exec::Cmd;
 use crate::drive::files;
 use crate::error::{Code, Diagnose, Diagnosis};
 use crate::lab::record::{Origin, Record};
+use crate::lab::step::chart;
 use crate::lab::tools::{self, Tool};
 use crate::lab::versions;
 use crate::world::World;
-
-/// The namespace and the release of the dashboard.
-pub const DASHBOARD: &str = "job-dashboard";
-/// The folder of the dashboard's chart in this program.
-pub const CHART: &str = "charts/job-dashboard";
 
 /// Where a chapter is worked on.
 pub struct Stage<'a> {
@@ -131,10 +127,9 @@ impl<'a> Stage<'a> {
         };
         let mut cmd = cmd
             .args(args)
-            .env("KUBECONFIG", self.world.settings().kubeconfig())
+            .on_cluster(self.world.settings().kubeconfig())
             // For a program that runs labctl in its turn.
             .env("LABCTL_LAB", self.world.settings().lab.as_str())
-            .without_env("HELM_KUBECONTEXT")
             .without_env("HELM_NAMESPACE");
         if let Some(workspace) = self.workspace.filter(|workspace| workspace.exists()) {
             cmd = cmd.dir(workspace.dir());
@@ -234,7 +229,7 @@ fn facts(world: &World, wants: &Wants) -> Result<BTreeMap<String, String>> {
         ("kubernetes", kubernetes.to_string()),
         ("kubernetes_minor", format!("{}.{}", kubernetes.major, kubernetes.minor)),
         ("labctl", myself()?.display().to_string()),
-        ("namespace", DASHBOARD.to_owned()),
+        ("namespace", chart::NAME.to_owned()),
         ("run_id", run_id()),
     ]
     .into_iter()
@@ -244,18 +239,15 @@ fn facts(world: &World, wants: &Wants) -> Result<BTreeMap<String, String>> {
     if record.cluster == Origin::Kind {
         facts.insert("http_url".to_owned(), format!("http://127.0.0.1:{}", record.ports.http));
     }
-    if wants.has("free_port") {
-        facts.insert("free_port".to_owned(), super::subject::free_port()?.to_string());
-    }
-    if wants.has("chart") && assets::folder(CHART).is_some() {
-        let digest = assets::digest(CHART);
+    if wants.has("chart") && assets::folder(chart::CHART).is_some() {
+        let digest = assets::digest(chart::CHART);
         let dir = settings
             .dirs
             .cache()
             .join("charts")
             .join(digest.short())
-            .join(DASHBOARD);
-        assets::unpack(CHART, &dir)?;
+            .join(chart::NAME);
+        assets::unpack(chart::CHART, &dir)?;
         facts.insert("chart".to_owned(), dir.display().to_string());
     }
     Ok(facts)

@@ -1,6 +1,6 @@
 //! The learner's server while a chapter is judged: labctl starts it on a free port, waits until it listens, and ends it.
 
-use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -8,6 +8,7 @@ use anyhow::{Context as _, Result};
 
 use super::setup::Serve;
 use crate::drive::exec::{Cmd, Running};
+use crate::drive::port;
 
 /// How long a server may take to end after it was asked to.
 const PATIENCE: Duration = Duration::from_secs(3);
@@ -30,7 +31,7 @@ impl Subject {
     /// # Errors
     /// No port is free, or the file for its output cannot be made.
     pub async fn start(serve: &Serve, cmd: Cmd, output: &Path) -> Result<Self> {
-        let port = free_port()?;
+        let port = port::free().context("find a free port")?;
         let mut cmd = cmd.env("PORT", port.to_string());
         for (name, value) in &serve.env {
             cmd = cmd.env(name, value);
@@ -93,15 +94,6 @@ impl Subject {
             running.stop(PATIENCE).await;
         }
     }
-}
-
-/// Returns a port that nobody listens on at this moment.
-///
-/// # Errors
-/// There is none.
-pub fn free_port() -> Result<u16> {
-    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).context("find a free port")?;
-    Ok(listener.local_addr().context("find a free port")?.port())
 }
 
 fn listens(port: u16) -> bool {

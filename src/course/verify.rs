@@ -17,8 +17,8 @@ use crate::check::explain::{self, Around};
 use crate::check::judge::{Reason, Verdict};
 use crate::check::probe::{Context, NoCluster, http};
 use crate::check::schedule::{self, Judged};
-use crate::check::spec::{Check, closest, names};
-use crate::error::{Code, Diagnosis, Exit};
+use crate::check::spec::Check;
+use crate::error::Exit;
 use crate::report::Event;
 use crate::report::json::millis;
 use crate::report::junit::{Case, Outcome, Suite};
@@ -297,16 +297,8 @@ fn select(chapter: &Chapter, only: &[String]) -> Result<Vec<Check>> {
     if only.is_empty() {
         return Ok(chapter.checks.clone());
     }
-    let ids = || chapter.checks.iter().map(|check| check.id.as_str());
     for id in only {
-        if !ids().any(|known| known == id) {
-            let text = format!("chapter {} has no check `{id}`", chapter.id);
-            let mut diagnosis = Diagnosis::new(Code::Arguments, text);
-            if let Some(meant) = closest(id, ids()) {
-                diagnosis = diagnosis.hint(format!("did you mean `{meant}`?"));
-            }
-            return Err(diagnosis.hint(format!("it has {}", names(ids()))).error());
-        }
+        chapter.check(id)?;
     }
     Ok(schedule::with_needs(&chapter.checks, only))
 }

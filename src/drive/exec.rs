@@ -76,6 +76,15 @@ impl Cmd {
         self
     }
 
+    /// Leads kubectl, helm and what calls them to the cluster of a kubeconfig, and to no other: helm takes these variables
+    /// over `KUBECONFIG`.
+    #[must_use]
+    pub fn on_cluster(self, kubeconfig: impl Into<OsString>) -> Self {
+        self.env("KUBECONFIG", kubeconfig)
+            .without_env("HELM_KUBECONTEXT")
+            .without_env("HELM_KUBEAPISERVER")
+    }
+
     /// Removes an environment variable.
     #[must_use]
     pub fn without_env(mut self, name: impl Into<OsString>) -> Self {
@@ -469,35 +478,37 @@ async fn open_log(path: &Path, line: &str) -> std::io::Result<tokio::io::BufWrit
 /// # Errors
 /// The log cannot be opened or the program cannot be started.
 pub fn start_daemon(cmd: &Cmd, log: &Path) -> Result<u32, ExecError> {
+    // Of the standard library, whose handle may be dropped while the program runs.
+    let child = alone(cmd, log)?.into_std().spawn();
+    Ok(child.map_err(|source| not_started(cmd, source))?.id())
+}
+
+/// Prepares a program that reads nothing and appends its output to a file.
+fn alone(cmd: &Cmd, output: &Path) -> Result<tokio::process::Command, ExecError> {
     let io_error = |source| ExecError::Io {
         line: cmd.line(),
         source,
     };
-    if let Some(parent) = log.parent() {
+    if let Some(parent) = output.parent() {
         std::fs::create_dir_all(parent).map_err(io_error)?;
     }
     let file = std::fs::OpenOptions::new()
         .create(true)
         .append(true)
-        .open(log)
+        .open(output)
         .map_err(io_error)?;
     let also = file.try_clone().map_err(io_error)?;
-    let mut command = to_command(cmd).into_std();
-    {
-        use std::os::unix::process::CommandExt;
-        // A group of its own keeps the terminal's Ctrl-C away; `setsid` would need `unsafe`.
-        command.process_group(0);
+    let mut command = to_command(cmd);
+    // A group of its own keeps the terminal's Ctrl-C away; `setsid` would need `unsafe`.
+    command.process_group(0).stdin(Stdio::null()).stdout(file).stderr(also);
+    Ok(command)
+}
+
+fn not_started(cmd: &Cmd, source: std::io::Error) -> ExecError {
+    ExecError::Start {
+        program: cmd.program.display().to_string(),
+        source,
     }
-    let child = command
-        .stdin(Stdio::null())
-        .stdout(file)
-        .stderr(also)
-        .spawn()
-        .map_err(|source| ExecError::Start {
-            program: cmd.program.display().to_string(),
-            source,
-        })?;
-    Ok(child.id())
 }
 
 /// Ends the programs of this name that an earlier labctl left behind when it was killed, and returns how many there were.

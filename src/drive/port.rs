@@ -1,7 +1,7 @@
 //! Ports of this machine: whether one can be had, and who holds it.
 
 use std::fmt;
-use std::net::{SocketAddr, TcpListener};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::Path;
 
 /// How much of a command line is shown, in characters.
@@ -28,6 +28,14 @@ impl fmt::Display for Holder {
 /// moment only; who needs the port must listen, and deal with failure.
 pub fn is_free(address: SocketAddr) -> bool {
     TcpListener::bind(address).is_ok()
+}
+
+/// Returns a port of 127.0.0.1 that nobody listens on at this moment.
+///
+/// # Errors
+/// There is none.
+pub fn free() -> std::io::Result<u16> {
+    Ok(TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?.port())
 }
 
 /// Returns the process that listens on a TCP port, on whatever address.

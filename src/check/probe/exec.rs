@@ -29,9 +29,7 @@ impl Probe for Exec {
         };
         cmd = cmd
             .args(args)
-            .env("KUBECONFIG", context.kubeconfig)
-            // A context chosen in the user's shell must not lead a tool to another cluster.
-            .without_env("HELM_KUBECONTEXT")
+            .on_cluster(context.kubeconfig)
             .without_env("HELM_NAMESPACE")
             .limit(self.within());
         for (name, value) in &self.env {

@@ -166,16 +166,11 @@ impl Spec {
 
 fn read(text: &str, chapter: &Chapter) -> Result<Spec, SpecError> {
     let raw: Raw = check_spec::read(text)?;
-    let checks: Vec<&str> = chapter.checks.iter().map(|check| check.id.as_str()).collect();
-    let known = |id: &str, place: Place| {
-        if checks.contains(&id) {
-            return Ok(());
-        }
-        let meant = check_spec::closest(id, checks.iter().copied());
-        let more = meant
-            .map(|meant| format!("; did you mean `{meant}`?"))
-            .unwrap_or_default();
-        Err(SpecError::new(place, format!("there is no check `{id}`{more}")))
+    let checks: Vec<String> = chapter.checks.iter().map(|check| check.id.clone()).collect();
+    let known = |id: &str, place: Place| check_spec::known_at(place, "check", id, &checks);
+    let sound = |what: &str, run: &[Step], undo: &[Step], place: Place| {
+        let fault = run.iter().chain(undo).find_map(setup::fault);
+        fault.map_or(Ok(()), |text| Err(SpecError::new(place, format!("{what}: {text}"))))
     };
     let place = Place::of(&raw.at_start);
     let at_start = match raw.at_start.value {
@@ -197,6 +192,10 @@ fn read(text: &str, chapter: &Chapter) -> Result<Spec, SpecError> {
             AtStart::Fails(map)
         }
     };
+    for alternative in &raw.alternatives {
+        let Alternative { id, run, undo, .. } = &alternative.value;
+        sound(&format!("alternative `{id}`"), run, undo, Place::of(alternative))?;
+    }
     for fault in &raw.faults {
         let place = Place::of(fault);
         let id = &fault.value.id;
@@ -209,11 +208,7 @@ fn read(text: &str, chapter: &Chapter) -> Result<Spec, SpecError> {
         for check in &fault.value.caught_by {
             known(check, place)?;
         }
-        for step in fault.value.run.iter().chain(&fault.value.undo) {
-            if let Some(text) = setup::fault(step) {
-                return Err(SpecError::new(place, format!("fault `{id}`: {text}")));
-            }
-        }
+        sound(&format!("fault `{id}`"), &fault.value.run, &fault.value.undo, place)?;
         if raw.faults.iter().filter(|other| other.value.id == *id).count() > 1 {
             return Err(SpecError::new(place, format!("two faults have the id `{id}`")));
         }

@@ -29,6 +29,14 @@ const LIST_MEDIA: [&str; 2] = ["application/json", "application/x-ndjson"];
 
 pub(super) type Answer = Result<Response, Problem>;
 
+/// Says in an answer where the thing is that was created.
+pub(super) fn located(mut response: Response, path: &str) -> Response {
+    if let Ok(location) = HeaderValue::from_str(path) {
+        response.headers_mut().insert(header::LOCATION, location);
+    }
+    response
+}
+
 pub(super) fn etag(tag: &str) -> [(HeaderName, HeaderValue); 1] {
     // Digits and quotes are always a header's value.
     [(
@@ -52,11 +60,8 @@ pub(super) fn created(created: Created) -> Response {
         Created::New(job) => (job, false),
         Created::Replayed(job) => (job, true),
     };
-    let location = HeaderValue::from_str(&format!("/jobs/{}", job.id));
-    let mut response = row(StatusCode::CREATED, job);
-    if let Ok(location) = location {
-        response.headers_mut().insert(header::LOCATION, location);
-    }
+    let path = format!("/jobs/{}", job.id);
+    let mut response = located(row(StatusCode::CREATED, job), &path);
     if replayed {
         let name = HeaderName::from_static("idempotent-replayed");
         response.headers_mut().insert(name, HeaderValue::from_static("true"));

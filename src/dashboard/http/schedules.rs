@@ -2,14 +2,14 @@
 
 use axum::Json;
 use axum::extract::State;
-use axum::http::{HeaderValue, StatusCode, header};
+use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 
 use super::Api;
 use super::api::{ApiJob, ApiSchedule, ApiSchedules};
 use super::extract::{Conditions, IdempotencyKey, Name, Text, document, tag};
 use super::guard::By;
-use super::jobs::{Answer, created, etag};
+use super::jobs::{Answer, created, etag, located};
 use super::openapi::{
     ActScheduleRefused, AddScheduleRefused, ChangeScheduleRefused, DocumentsRefused, RunScheduleRefused,
     ScheduleRefused,
@@ -75,12 +75,8 @@ pub(super) async fn list(State(api): State<Api>, By(caller): By) -> Answer {
 pub(super) async fn create(State(api): State<Api>, By(caller): By, Text(body): Text) -> Answer {
     let schedule = read(&body)?;
     let kept = api.service()?.add_schedule(&caller, &schedule).await?;
-    let location = HeaderValue::from_str(&format!("/schedules/{}", schedule.name));
-    let mut response = answer(StatusCode::CREATED, kept, None);
-    if let Ok(location) = location {
-        response.headers_mut().insert(header::LOCATION, location);
-    }
-    Ok(response)
+    let response = answer(StatusCode::CREATED, kept, None);
+    Ok(located(response, &format!("/schedules/{}", schedule.name)))
 }
 
 /// Look at a schedule

@@ -2,14 +2,14 @@
 
 use axum::Json;
 use axum::extract::{RawQuery, State};
-use axum::http::{HeaderValue, StatusCode, header};
+use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 
 use super::Api;
 use super::api::{ApiTemplate, ApiTemplates};
 use super::extract::{Conditions, Name, Text, document, tag};
 use super::guard::By;
-use super::jobs::{Answer, etag, not_modified};
+use super::jobs::{Answer, etag, located, not_modified};
 use super::openapi::{
     AddTemplateRefused, ChangeTemplateRefused, DeleteTemplateRefused, DocumentsRefused, TemplateRefused,
 };
@@ -57,12 +57,8 @@ pub(super) async fn list(State(api): State<Api>, By(_): By) -> Answer {
 pub(super) async fn create(State(api): State<Api>, By(caller): By, Text(body): Text) -> Answer {
     let template = read(&body)?;
     let kept = api.service()?.add_template(&caller, &template).await?;
-    let location = HeaderValue::from_str(&format!("/templates/{}", template.name));
-    let mut response = answer(StatusCode::CREATED, kept);
-    if let Ok(location) = location {
-        response.headers_mut().insert(header::LOCATION, location);
-    }
-    Ok(response)
+    let response = answer(StatusCode::CREATED, kept);
+    Ok(located(response, &format!("/templates/{}", template.name)))
 }
 
 /// Look at a template

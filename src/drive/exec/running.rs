@@ -1,10 +1,9 @@
 //! A program that runs beside labctl, for as long as it is needed.
 
 use std::path::Path;
-use std::process::Stdio;
 use std::time::Duration;
 
-use super::{Cmd, ExecError, Group, to_command};
+use super::{Cmd, ExecError, Group, alone, not_started};
 
 /// A program that runs beside labctl. It and its children end when this is dropped.
 pub struct Running {
@@ -13,30 +12,20 @@ pub struct Running {
 }
 
 impl Running {
-    /// Starts a program whose output goes to a file, which is emptied first.
+    /// Starts a program whose output goes to a file, of which an older one is removed.
     ///
     /// # Errors
     /// The file cannot be made or the program cannot be started.
     pub fn start(cmd: &Cmd, output: &Path) -> Result<Self, ExecError> {
-        let io_error = |source| ExecError::Io {
-            line: cmd.line(),
-            source,
-        };
-        if let Some(parent) = output.parent() {
-            std::fs::create_dir_all(parent).map_err(io_error)?;
+        match std::fs::remove_file(output) {
+            Err(source) if source.kind() != std::io::ErrorKind::NotFound => {
+                let line = cmd.line();
+                return Err(ExecError::Io { line, source });
+            }
+            _ => {}
         }
-        let file = std::fs::File::create(output).map_err(io_error)?;
-        let also = file.try_clone().map_err(io_error)?;
-        let child = to_command(cmd)
-            .process_group(0)
-            .stdin(Stdio::null())
-            .stdout(file)
-            .stderr(also)
-            .spawn()
-            .map_err(|source| ExecError::Start {
-                program: cmd.program.display().to_string(),
-                source,
-            })?;
+        let child = alone(cmd, output)?.spawn();
+        let child = child.map_err(|source| not_started(cmd, source))?;
         let pid = child.id().and_then(|id| i32::try_from(id).ok());
         Ok(Self {
             group: Group(pid.and_then(rustix::process::Pid::from_raw)),

@@ -27,7 +27,8 @@ use crate::lab::tools::{self, Tool};
 
 /// The name of the release, of its objects and of their namespace.
 pub const NAME: &str = "job-dashboard";
-const CHART: &str = "charts/job-dashboard";
+/// The folder of its chart in this program.
+pub const CHART: &str = "charts/job-dashboard";
 /// How long Helm may take to send the objects.
 const HELM_LIMIT: Duration = Duration::from_secs(120);
 /// How long the dashboard may take until it answers.
@@ -180,11 +181,9 @@ impl Chart {
             .arg(&chart)
             .args(["--namespace", NAME, "--values"])
             .arg(&values)
-            .arg("--kubeconfig")
-            .arg(settings.kubeconfig())
             .arg("--labels")
             .arg(format!("{INPUTS_LABEL}={}", self.wanted(connection).await?.short()))
-            .without_env("KUBECONFIG")
+            .on_cluster(settings.kubeconfig())
             .without_env("HELM_NAMESPACE")
             .log(self.0.log("chart"))
             .limit(HELM_LIMIT);
