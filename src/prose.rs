@@ -266,7 +266,7 @@ impl Checker {
             register: self.config.register(name),
             dir: path.parent().map(Path::to_owned).unwrap_or_default(),
             chapter: self.chapters.get(name),
-            sessions: self.config.sessions.has(name),
+            sessions: self.config.sessions.has(name) || self.config.on_lab.has(name),
             rates: BTreeMap::new(),
         };
         let rooms = Rooms {

@@ -42,9 +42,12 @@ Exits with 0 where all print what the documents say, with 1 where one does not.
 The commands of a document are one bash session in an empty folder, which is HOME; COURSE is the folder of prose.toml.
 Behind the language of a block:
   ```console                what stands behind `$ ` is run, what follows is compared
-  ```console vary=time,size what may differ in the next run: date, time, size, hash, number, blanks
+  ```console vary=time,size what may differ in the next run: date, time, size, hash, suffix, number, blanks
+  ```console beside         its last command runs on, as in a second terminal; the command `ctrl_c` ends it
   ```console untested WHY   is not run
   ```yaml file=a.yaml       is a file that is there from then on
+A comment `<!-- labctl-session`, with commands on the lines below as in such a block, is run and not shown: what a reader
+does with an editor.
 In an output a line `...` stands for any number of lines, `...` at a line's end for its rest, and a last line
 `[exit 1]` for how the command ended, where that was not 0.";
 
@@ -72,6 +75,9 @@ struct Test {
     /// Set a variable for the commands; can be given more than once
     #[arg(long, value_name = "NAME=VALUE", value_parser = assignment)]
     env: Vec<(String, String)>,
+    /// Read another text in the place of one of the document, such as the name of a lab; can be given more than once
+    #[arg(long, value_name = "TEXT=OTHER", value_parser = exchange, conflicts_with = "update")]
+    with: Vec<(String, String)>,
     /// How long the commands of one document may take together
     #[arg(long, default_value = "1m", value_name = "TIME", value_parser = duration)]
     limit: Duration,
@@ -82,6 +88,14 @@ fn assignment(text: &str) -> Result<(String, String), String> {
     let good = !name.is_empty() && name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_');
     good.then(|| (name.to_owned(), value.to_owned()))
         .ok_or_else(|| format!("`{name}` is no name of a variable"))
+}
+
+fn exchange(text: &str) -> Result<(String, String), String> {
+    let (old, new) = text.split_once('=').ok_or("it must be TEXT=OTHER")?;
+    if old.is_empty() {
+        return Err("there is no text to look for".into());
+    }
+    Ok((old.to_owned(), new.to_owned()))
 }
 
 impl Args {
@@ -182,7 +196,7 @@ impl Test {
 
     async fn one(&self, path: PathBuf) -> Result<Tested> {
         let text = std::fs::read_to_string(&path).with_context(|| format!("read `{}`", path.display()))?;
-        let steps = snippet::read(&text).map_err(|wrong| {
+        let mut steps = snippet::read(&text).map_err(|wrong| {
             Diagnosis::new(
                 Code::SpecInvalid,
                 format!("{}:{}: {}", path.display(), wrong.line, wrong.text),
@@ -190,6 +204,11 @@ impl Test {
             .hint("labctl blog test --help tells the form of a session")
             .error()
         })?;
+        for command in steps.iter_mut().filter_map(Step::command_mut) {
+            for (old, new) in &self.with {
+                command.exchange(old, new);
+            }
+        }
         let dir = tempfile::tempdir().context("make a folder for the session")?;
         let root = std::path::absolute(Config::find(&path)?.root).context("find the project")?;
         let ground = Ground::new(dir.path(), &search_path()?)

@@ -40,6 +40,7 @@ Keys of prose.toml, all optional; files are named in the form of .gitignore:
   [terms] known = [\"CNI\"]           abbreviations that readers know
   [fences] tests = [\"tests/**\"]     tests that run the chapters' commands
   [fences] sessions = [\"blog/*.md\"] files whose `console` blocks a test runs and compares
+  [fences] on_lab = [\"labs/*.md\"]   the same, by a test that has a lab
   [whitespace] keep = [\"*.golden\"]  files whose trailing white space is data
   [registers] reference = [\"docs/\"] how-to (the default), reference or general
   [[rule]]                          a rule of your own: see `labctl prose explain RULE`

@@ -71,12 +71,14 @@ pub struct Serve {
     /// Environment variables besides `PORT` and `KUBECONFIG`.
     #[serde(default)]
     pub env: BTreeMap<String, String>,
-    /// How long it may take until it listens; 10 s without it.
+    /// A path that is asked until it answers 200; without it a server is begun once it listens.
+    pub ready: Option<String>,
+    /// How long it may take until then; 10 s without it.
     within: Option<Span>,
 }
 
 impl Serve {
-    /// Returns how long it may take until it listens.
+    /// Returns how long it may take until it has begun.
     pub fn within(&self) -> Duration {
         self.within.map_or(Duration::from_secs(10), |span| span.0)
     }

@@ -17,7 +17,18 @@
 //! where that was not 0. `untested`, with a reason behind it, keeps a block from being run. A block of another language
 //! with `file=NAME` is a file that the reader writes; it is there from then on.
 //!
-//! The commands of one document are one shell session in one folder: what the first makes, the last finds.
+//! The commands of one document are one shell session in one folder: what the first makes, the last finds. `beside`
+//! lets the last command of a block run on, as in a terminal of its own; `ctrl_c` ends the one that was begun last.
+//!
+//! What a reader does with an editor or with the keyboard no block can show. A comment that begins with the word
+//! `labctl-session` is a session too, which a test runs and no reader sees:
+//!
+//! ```text
+//! <!-- labctl-session
+//! $ ctrl_c
+//! $ cp "$COURSE/labs/04-jobs/solution/jobs.py" .
+//! -->
+//! ```
 
 pub mod session;
 
@@ -35,7 +46,7 @@ const LOOKED_AT: usize = 400;
 /// What may be different from run to run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Vary {
-    /// How long something took: `0.42 s`, `17ms`, `1m2.5s`.
+    /// How long something took, or its age: `0.42 s`, `17ms`, `1m2.5s`, `3d4h`.
     Time,
     /// Sizes with a unit: `9.7 MB`, `512 bytes`.
     Size,
@@ -43,6 +54,8 @@ pub enum Vary {
     Date,
     /// Seven hexadecimal digits or more.
     Hash,
+    /// The five letters that Kubernetes puts behind a name to make it unique: `web-x7k2p`.
+    Suffix,
     /// Any number.
     Number,
     /// How many blanks stand between words.
@@ -51,11 +64,12 @@ pub enum Vary {
 
 impl Vary {
     /// All of them, in the order in which they are made equal.
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; 7] = [
         Self::Date,
         Self::Time,
         Self::Size,
         Self::Hash,
+        Self::Suffix,
         Self::Number,
         Self::Blanks,
     ];
@@ -67,6 +81,7 @@ impl Vary {
             Self::Size => "size",
             Self::Date => "date",
             Self::Hash => "hash",
+            Self::Suffix => "suffix",
             Self::Number => "number",
             Self::Blanks => "blanks",
         }
@@ -75,10 +90,12 @@ impl Vary {
     fn pattern(self) -> &'static Regex {
         static PATTERNS: LazyLock<Vec<Regex>> = LazyLock::new(|| {
             let patterns = [
-                r"\d{4}-\d\d-\d\d([T ]\d\d:\d\d(:\d\d(\.\d+)?)?( ?(Z|[+-]\d\d:?\d\d))?)?|\b\d\d:\d\d:\d\d\b",
-                r"\b(\d+m ?)?\d+(\.\d+)? ?(ns|µs|us|ms|s|min)\b",
+                r"\b(Mon|Tue|Wed|Thu|Fri|Sat|Sun) [A-Z][a-z]{2} [ \d]\d \d\d:\d\d:\d\d \d{4}\b|\d{4}-\d\d-\d\d([T ]\d\d:\d\d(:\d\d(\.\d+)?)?( ?(Z|[+-]\d\d:?\d\d))?)?|\b\d\d:\d\d:\d\d\b",
+                r"\b(\d+m ?)?\d+(\.\d+)? ?(ns|µs|us|ms|s|min)\b|\b\d+[mhd](\d+[smh])?\b",
                 r"\b\d+([.,]\d+)* ?(B|[kKMG]i?B|[kMG]|bytes)\b",
                 r"\b[0-9a-f]{7,64}\b",
+                // The alphabet is that of k8s.io/apimachinery/pkg/util/rand.
+                r"-[bcdfghjklmnpqrstvwxz2456789]{5}\b",
                 r"\d+([.,]\d+)*",
                 r"[ \t]+",
             ];
@@ -105,6 +122,16 @@ pub enum Step {
     Command(Command),
 }
 
+impl Step {
+    /// Returns the command, if this is one.
+    pub fn command_mut(&mut self) -> Option<&mut Command> {
+        match self {
+            Self::Command(command) => Some(command),
+            Self::File { .. } => None,
+        }
+    }
+}
+
 /// A command, and what it is said to do.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Command {
@@ -120,6 +147,8 @@ pub struct Command {
     pub exit: i32,
     /// What may be different.
     pub vary: Vec<Vary>,
+    /// Whether it runs on, once it has printed what it is said to print.
+    pub beside: bool,
 }
 
 /// Something in a document that cannot be understood.
@@ -137,8 +166,11 @@ pub struct Wrong {
 /// The first block that cannot be understood.
 pub fn read(text: &str) -> Result<Vec<Step>, Wrong> {
     let document = Document::new(text, Language::Markdown);
+    let mut blocks = document.fences.clone();
+    blocks.extend(document.comments.iter().filter_map(|at| unseen(text, at.clone())));
+    blocks.sort_by_key(|block| block.source.start);
     let mut out = Vec::new();
-    for fence in &document.fences {
+    for fence in &blocks {
         let line = document.place(fence.source.start).line;
         let wrong = |text: String| Wrong { line, text };
         let words = Words::of(fence).map_err(wrong)?;
@@ -146,7 +178,7 @@ pub fn read(text: &str) -> Result<Vec<Step>, Wrong> {
             continue;
         }
         if fence.is_session() {
-            commands(fence, &document, &words.vary, &mut out)?;
+            commands(fence, &document, &words, &mut out)?;
         } else if let Some(name) = words.file {
             let text = fence.lines.iter().flat_map(|(line, _)| [line.as_str(), "\n"]).collect();
             out.push(Step::File { line, name, text });
@@ -155,12 +187,32 @@ pub fn read(text: &str) -> Result<Vec<Step>, Wrong> {
     Ok(out)
 }
 
+/// Returns the session that a comment holds, as the block that it would be if readers saw it.
+fn unseen(text: &str, at: Range<usize>) -> Option<Fence> {
+    let whole = text.get(at.clone())?.trim_end();
+    let inside = whole.strip_prefix("<!--")?.strip_suffix("-->")?;
+    let (words, commands) = inside.trim_start().strip_prefix("labctl-session")?.split_once('\n')?;
+    let mut start = at.start + whole.len() - "-->".len() - commands.len();
+    let mut lines = Vec::new();
+    for line in commands.split_inclusive('\n') {
+        lines.push((line.trim_end_matches('\n').to_owned(), start));
+        start += line.len();
+    }
+    Some(Fence {
+        info: format!("console{words}"),
+        source: at,
+        lines,
+        closed: true,
+    })
+}
+
 /// What stands behind the language of a block.
 #[derive(Debug, Default)]
 struct Words {
     vary: Vec<Vary>,
     file: Option<String>,
     untested: bool,
+    beside: bool,
 }
 
 impl Words {
@@ -174,6 +226,8 @@ impl Words {
                 }
                 out.untested = true;
                 break;
+            } else if word == "beside" && fence.is_session() {
+                out.beside = true;
             } else if let Some(names) = word.strip_prefix("vary=").filter(|_| fence.is_session()) {
                 for name in names.split(',') {
                     let known = Vary::ALL.into_iter().find(|vary| vary.name() == name);
@@ -190,7 +244,7 @@ impl Words {
                 out.file = Some(name.to_owned());
             } else if fence.is_session() {
                 return Err(format!(
-                    "`{word}` means nothing behind `console`; there are vary=, and untested with a reason"
+                    "`{word}` means nothing behind `console`; there are vary=, beside, and untested with a reason"
                 ));
             }
         }
@@ -199,7 +253,7 @@ impl Words {
 }
 
 /// Reads the commands of one session.
-fn commands(fence: &Fence, document: &Document<'_>, vary: &[Vary], out: &mut Vec<Step>) -> Result<(), Wrong> {
+fn commands(fence: &Fence, document: &Document<'_>, words: &Words, out: &mut Vec<Step>) -> Result<(), Wrong> {
     let mut open: Option<Command> = None;
     // Whether the command may go on behind `> `, and whether a backslash says that it does.
     let (mut more, mut joined) = (false, false);
@@ -214,7 +268,8 @@ fn commands(fence: &Fence, document: &Document<'_>, vary: &[Vary], out: &mut Vec
                 expected: Vec::new(),
                 at: end..end,
                 exit: 0,
-                vary: vary.to_owned(),
+                vary: words.vary.clone(),
+                beside: false,
             });
             more = true;
             joined = text.ends_with('\\');
@@ -239,6 +294,9 @@ fn commands(fence: &Fence, document: &Document<'_>, vary: &[Vary], out: &mut Vec
             None => command.expected.push(line.clone()),
         }
     }
+    if let Some(last) = &mut open {
+        last.beside = words.beside;
+    }
     out.extend(open.map(Step::Command));
     Ok(())
 }
@@ -261,6 +319,13 @@ pub fn shown(output: &str, exit: i32) -> String {
 }
 
 impl Command {
+    /// Puts another text in the place of one, in what is typed and in what is expected.
+    pub fn exchange(&mut self, old: &str, new: &str) {
+        for text in std::iter::once(&mut self.text).chain(&mut self.expected) {
+            *text = text.replace(old, new);
+        }
+    }
+
     /// Returns how an output differs from what the document says, line by line; nothing where it does not.
     ///
     /// Lines that are missing begin with `-`, lines that were not expected with `+`.
@@ -270,7 +335,11 @@ impl Command {
             actual.pop();
         }
         let expected: Vec<String> = self.expected.iter().map(|line| self.equalled(line)).collect();
-        let equalled: Vec<String> = actual.iter().map(|line| self.equalled(line)).collect();
+        // A terminal shows no carriage return at the end of a line, as HTTP has it.
+        let equalled: Vec<String> = actual
+            .iter()
+            .map(|line| self.equalled(line.trim_end_matches('\r')))
+            .collect();
         if exit == self.exit && matches(&expected, &equalled) {
             return None;
         }

@@ -1,4 +1,4 @@
-//! The learner's server while a chapter is judged: labctl starts it on a free port, waits until it listens, and ends it.
+//! The learner's server while a chapter is judged: labctl starts it on a free port, waits until it listens or is ready, and ends it.
 
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
@@ -51,7 +51,11 @@ impl Subject {
         }
         let start = Instant::now();
         loop {
-            if listens(port) {
+            let begun = match &serve.ready {
+                Some(path) => answers(port, path).await,
+                None => listens(port),
+            };
+            if begun {
                 return Ok(subject);
             }
             if let Some(how) = subject.running.as_mut().and_then(Running::ended) {
@@ -60,9 +64,11 @@ impl Subject {
             }
             if start.elapsed() > serve.within() {
                 let seconds = serve.within().as_secs();
-                subject.trouble = Some(format!(
-                    "your server runs, and nothing listens on 127.0.0.1:{port} (PORT) after {seconds}s"
-                ));
+                let what = match &serve.ready {
+                    Some(path) => format!("GET {path} is not 200 at 127.0.0.1:{port}"),
+                    None => format!("nothing listens on 127.0.0.1:{port}"),
+                };
+                subject.trouble = Some(format!("your server runs, and {what} (PORT) after {seconds}s"));
                 return Ok(subject);
             }
             tokio::time::sleep(PAUSE).await;
@@ -93,6 +99,19 @@ impl Subject {
         if let Some(running) = self.running.take() {
             running.stop(PATIENCE).await;
         }
+    }
+}
+
+/// Asks with a client of its own each time, as a server that only begins may close its first connections.
+async fn answers(port: u16, path: &str) -> bool {
+    let url = format!("http://127.0.0.1:{port}{path}");
+    let client = reqwest::Client::builder()
+        .no_proxy()
+        .timeout(Duration::from_secs(1))
+        .build();
+    match client {
+        Ok(client) => client.get(url).send().await.is_ok_and(|answer| answer.status() == 200),
+        Err(_) => false,
     }
 }
 

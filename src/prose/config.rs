@@ -50,6 +50,7 @@ struct Terms {
 struct Fences {
     tests: Vec<Spanned<String>>,
     sessions: Vec<Spanned<String>>,
+    on_lab: Vec<Spanned<String>>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -101,6 +102,8 @@ pub struct Config {
     pub tests: Globs,
     /// Files whose sessions a test runs; see [`super::span::Fence::is_session`].
     pub sessions: Globs,
+    /// Files whose sessions a test runs that has a lab for them.
+    pub on_lab: Globs,
     /// Files whose white space is content.
     pub keep: Globs,
     registers: Vec<(Register, Globs)>,
@@ -120,6 +123,7 @@ impl Config {
             terms: Vec::new(),
             tests: Globs::none(),
             sessions: Globs::none(),
+            on_lab: Globs::none(),
             keep: Globs::none(),
             registers: Vec::new(),
         }
@@ -221,6 +225,7 @@ impl Config {
         config.chapters = set(root, &raw.chapters)?;
         config.tests = set(root, &raw.fences.tests)?;
         config.sessions = set(root, &raw.fences.sessions)?;
+        config.on_lab = set(root, &raw.fences.on_lab)?;
         config.keep = set(root, &raw.whitespace.keep)?;
         config.accept = raw.words.accept.iter().map(|word| word.to_lowercase()).collect();
         config.names = raw.names;

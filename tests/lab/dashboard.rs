@@ -203,8 +203,7 @@ fn a_lost_token_is_found_again(lab: &Lab) -> Result<()> {
     lab.ok(&["up"])?;
     let after = token(lab)?;
     ensure!(after != before && status(lab, Some(&after))? == 200 && status(lab, Some(&before))? == 401);
-    let plan = lab.ok(&["up", "--plan"])?;
-    ensure!(!plan.lines().any(|line| line.starts_with("run ")), "{plan}");
+    lab.nothing_to_do()?;
     Ok(())
 }
 

@@ -15,6 +15,7 @@ mod jobs;
 #[expect(dead_code, reason = "the hermetic tests also stop and start it")]
 #[path = "../it/postgres.rs"]
 mod postgres;
+mod read;
 mod support;
 mod up;
 
@@ -30,6 +31,7 @@ const TESTS: &[&[Test]] = &[
     up::TESTS,
     chapters::TESTS,
     chapters_jobs::TESTS,
+    read::TESTS,
     dashboard::TESTS,
     jobs::TESTS,
     jobs::conform::TESTS,

@@ -305,4 +305,15 @@ impl Lab {
         );
         Ok(String::from_utf8_lossy(&output.stdout).into_owned())
     }
+
+    /// Looks that the lab is as `up` makes it.
+    ///
+    /// # Errors
+    /// A step would run; the first one is named, for the others may only stand behind it.
+    pub(crate) fn nothing_to_do(&self) -> Result<()> {
+        let plan = self.ok(&["up", "--plan"])?;
+        let first = plan.lines().find(|line| line.starts_with("run "));
+        ensure!(first.is_none(), "`labctl up` would change the lab: {first:?}");
+        Ok(())
+    }
 }

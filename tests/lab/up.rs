@@ -34,10 +34,7 @@ fn the_node_is_ready(lab: &Lab) -> Result<()> {
 }
 
 fn the_second_time_nothing_is_to_be_done(lab: &Lab) -> Result<()> {
-    let plan = lab.ok(&["up", "--plan"])?;
-    let runs: Vec<&str> = plan.lines().filter(|line| line.starts_with("run ")).collect();
-    ensure!(runs.is_empty(), "it would run again:\n{}", runs.join("\n"));
-    Ok(())
+    lab.nothing_to_do()
 }
 
 fn the_doctor_finds_no_problem(lab: &Lab) -> Result<()> {

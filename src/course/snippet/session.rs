@@ -194,23 +194,70 @@ fn failure(file: &Path, step: &Step, why: Why) -> Failure {
     }
 }
 
+/// What a session can do besides what is typed. A command that runs beside it is no child of the shell, so that `%1` is
+/// what the reader's own terminal would call so. Programs that the shell starts in the background ignore Ctrl-C; one with
+/// a terminal of its own does not.
+const PROLOGUE: &str = r#"exec 2>&1 </dev/null
+BASH_ARGV0=bash
+labctl_exit=0
+labctl_beside=()
+labctl_kill() {
+    local children=
+    read -r children 2>/dev/null <"/proc/$2/task/$2/children"
+    kill "$1" "$2" $children 2>/dev/null
+}
+labctl_end() {
+    local pid
+    for pid in $(jobs -p) "${labctl_beside[@]}"; do
+        labctl_kill -TERM "$pid"
+    done
+}
+trap labctl_end EXIT
+labctl_begin() {
+    ( (trap - INT; eval "$1") >"$3" 2>&1 & echo $! >"$3.pid")
+    local pid i
+    pid=$(cat "$3.pid")
+    labctl_beside+=("$pid")
+    for ((i = 0; i < 150; i++)); do
+        [ "$(wc -l <"$3")" -lt "$2" ] && kill -0 "$pid" 2>/dev/null || break
+        sleep 0.1
+    done
+    cat "$3"
+}
+ctrl_c() {
+    local pid=${labctl_beside[-1]} i
+    unset 'labctl_beside[-1]'
+    labctl_kill -INT "$pid"
+    for ((i = 0; i < 100; i++)); do
+        kill -0 "$pid" 2>/dev/null || return 0
+        sleep 0.1
+    done
+    echo "it does not end"
+    return 1
+}
+"#;
+
 /// Returns the script of a session: each step, then the mark and its exit code.
 fn script(steps: &[Step], mark: &str, beside: &Path) -> Result<String> {
-    let mut out =
-        String::from("exec 2>&1 </dev/null\nBASH_ARGV0=bash\ntrap 'kill $(jobs -p) 2>/dev/null' EXIT\nlabctl_exit=0\n");
+    let mut out = PROLOGUE.to_owned();
     for (index, step) in steps.iter().enumerate() {
+        let copy = beside.join(index.to_string());
+        let place = quoted(&copy.display().to_string());
         let (typed, wanted) = match step {
+            Step::Command(command) if command.beside => {
+                let lines = command.expected.len();
+                (format!("labctl_begin {} {lines} {place}", quoted(&command.text)), 0)
+            }
             // `$?` is what the command before left; a mistake in the syntax ends the command, not the session.
             Step::Command(command) => (
                 format!("(exit $labctl_exit); eval {}", quoted(&command.text)),
                 command.exit,
             ),
             Step::File { name, text, .. } => {
-                let copy = beside.join(index.to_string());
                 files::write(&copy, text)?;
-                let (name, copy) = (quoted(name), quoted(&copy.display().to_string()));
+                let name = quoted(name);
                 (
-                    format!("mkdir -p -- \"$(dirname -- {name})\" && cp -- {copy} {name}"),
+                    format!("mkdir -p -- \"$(dirname -- {name})\" && cp -- {place} {name}"),
                     0,
                 )
             }
@@ -322,8 +369,20 @@ mod tests {
                 .to_string()
                 .contains("not done when the session's 1s were over")
         );
-        // What runs beside the session ends with it.
+        // What runs in its background ends with it.
         let (failures, _) = outcome(&console("$ sleep 1000 &\n$ echo b\nb\n"), 10).await;
         assert_eq!(failures, []);
+    }
+
+    #[tokio::test]
+    async fn a_second_terminal_is_begun_and_ended() {
+        let text = "```console beside\n$ GREETING=hi python3 -uc 'print(1); import time; time.sleep(60)'\n1\n```\n"
+            .to_owned()
+            + &console("$ sleep 50 & kill %1; echo $?\n0\n")
+            + "<!-- labctl-session\n$ ctrl_c\n$ touch made-by-hand\n-->\n"
+            + &console("$ ls\nmade-by-hand\n");
+        let (failures, same) = outcome(&text, 20).await;
+        assert_eq!(failures, []);
+        assert_eq!(same, text);
     }
 }

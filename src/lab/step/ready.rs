@@ -7,12 +7,13 @@ use async_trait::async_trait;
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::{Node, Pod};
 use kube::Api;
-use kube::api::ListParams;
+use kube::api::{ListParams, Patch, PatchParams};
 
 use super::Site;
 use crate::drive::cluster::Cluster as Connection;
 use crate::error::{Code, Diagnose, Diagnosis};
 use crate::lab::plan::{Progress, State, Step, StepId};
+use crate::lab::record::Origin;
 
 /// How long a new cluster may take until it is ready.
 const LIMIT: Duration = Duration::from_secs(180);
@@ -53,6 +54,22 @@ impl Ready {
             return Ok(State::wanting("CoreDNS is not available"));
         }
         Ok(State::holds(format!("{} Ready, DNS available", name(&nodes.items[0]))))
+    }
+
+    /// Scales CoreDNS up if it wants no pods, as chapter 01 leaves it in the middle; returns whether it did.
+    async fn give_dns_a_replica(&self, connection: &Connection) -> Result<bool> {
+        let deployments = Api::<Deployment>::namespaced(connection.client(), "kube-system");
+        let unanswered = || Diagnosis::new(Code::ClusterUnready, "scale CoreDNS");
+        let dns = deployments.get_opt("coredns").await.diagnose(unanswered)?;
+        if dns.and_then(|dns| dns.spec.replicas) != Some(0) {
+            return Ok(false);
+        }
+        let patch = Patch::Merge(serde_json::json!({"spec": {"replicas": 1}}));
+        deployments
+            .patch_scale("coredns", &PatchParams::default(), &patch)
+            .await
+            .diagnose(unanswered)?;
+        Ok(true)
     }
 }
 
@@ -123,6 +140,9 @@ impl Step for Ready {
 
     async fn apply(&self, progress: &Progress) -> Result<()> {
         let connection = Connection::connect(self.0.world().settings()).await?;
+        if !matches!(self.0.record().cluster, Origin::Existing { .. }) && self.give_dns_a_replica(&connection).await? {
+            progress.note("CoreDNS was scaled to 0 and has a replica again");
+        }
         let deadline = Instant::now() + LIMIT;
         loop {
             match self.look(&connection).await? {
