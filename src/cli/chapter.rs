@@ -12,6 +12,7 @@ use crate::course::catalogue::{Catalogue, Entry};
 use crate::course::chapter::Chapter;
 use crate::course::progress::Progress;
 use crate::course::selftest::{self, Effort, Matrix, Recording, Row};
+use crate::course::snippet;
 use crate::course::verify::{self, Options};
 use crate::course::workspace::{self, LaidOut, Workspace};
 use crate::course::{act, explain, hint, last, watch};
@@ -225,7 +226,7 @@ impl Open {
         let text = if checks {
             explain::chapter(&self.chapter)
         } else {
-            self.entry.text("README.md")?.unwrap_or_default()
+            snippet::for_readers(&self.entry.text("README.md")?.unwrap_or_default())
         };
         super::print(&text)?;
         Ok(Exit::Done)

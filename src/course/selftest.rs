@@ -228,7 +228,7 @@ impl Test<'_> {
     async fn at_start(&mut self, first: &BTreeMap<String, String>) -> Result<Row> {
         let start = Instant::now();
         let trip: BTreeSet<&String> = first.values().collect();
-        let judged = self.judge_with(&trip, None).await?;
+        let judged = self.judge_with(&trip, None, IMPATIENCE).await?;
         let met: Vec<_> = verify::met(self.chapter, &judged)
             .into_iter()
             .map(|criterion| criterion.id.clone())
@@ -302,7 +302,13 @@ impl Test<'_> {
         let start = Instant::now();
         self.apply(&fault.id, "faults", &fault.edit, &fault.run).await?;
         let trip: BTreeSet<&String> = fault.caught_by.iter().collect();
-        let judged = self.judge_with(&trip, fault.serve.as_ref()).await?;
+        let judged = self
+            .judge_with(
+                &trip,
+                fault.serve.as_ref(),
+                fault.within.map_or(IMPATIENCE, |span| span.0),
+            )
+            .await?;
         self.mend(&fault.undo).await?;
         let mut wrong = Vec::new();
         for one in &judged {
@@ -343,14 +349,19 @@ impl Test<'_> {
         }
     }
 
-    async fn judge_with(&self, trip: &BTreeSet<&String>, serve: Option<&Serve>) -> Result<Vec<Judged>> {
+    async fn judge_with(
+        &self,
+        trip: &BTreeSet<&String>,
+        serve: Option<&Serve>,
+        limit: Duration,
+    ) -> Result<Vec<Judged>> {
         let patient = self.effort.patient;
         let change = |check: &mut Check| {
             if let Time::Eventually { within, stable_for } = &mut check.time
                 && trip.contains(&check.id)
                 && !patient
             {
-                *within = (*within).min(IMPATIENCE.max(*stable_for * 2));
+                *within = (*within).min(limit.max(*stable_for * 2));
             }
         };
         let options = Options {

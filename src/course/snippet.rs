@@ -187,6 +187,34 @@ pub fn read(text: &str) -> Result<Vec<Step>, Wrong> {
     Ok(out)
 }
 
+/// Returns a document without what is there for tests alone: comments, and the words behind a block's language.
+pub fn for_readers(text: &str) -> String {
+    let document = Document::new(text, Language::Markdown);
+    let mut gone: Vec<Range<usize>> = document.comments.clone();
+    for fence in &document.fences {
+        let first = text[fence.source.clone()].lines().next().unwrap_or_default();
+        if let Some(at) = first.find(char::is_whitespace).filter(|_| first.starts_with("```")) {
+            gone.push(fence.source.start + at..fence.source.start + first.len());
+        }
+    }
+    gone.sort_by_key(|range| range.start);
+    let mut out = String::with_capacity(text.len());
+    let mut done = 0;
+    for range in gone.into_iter().filter(|range| range.end <= text.len()) {
+        if range.start < done {
+            continue;
+        }
+        out.push_str(&text[done..range.start]);
+        done = range.end;
+        // A comment between paragraphs leaves one empty line there, not two.
+        if out.is_empty() || out.ends_with("\n\n") {
+            done += text[done..].len() - text[done..].trim_start_matches('\n').len();
+        }
+    }
+    out.push_str(&text[done..]);
+    out
+}
+
 /// Returns the session that a comment holds, as the block that it would be if readers saw it.
 fn unseen(text: &str, at: Range<usize>) -> Option<Fence> {
     let whole = text.get(at.clone())?.trim_end();
@@ -481,6 +509,14 @@ mod tests {
         assert_eq!((second.text.as_str(), second.exit), ("for x; do\nc\n\ndone\nno", 3));
         assert_eq!(second.expected, [] as [&str; 0]);
         assert_eq!(&text[second.at.clone()], "[exit 3]\n");
+    }
+
+    #[test]
+    fn readers_see_nothing_of_tests() {
+        let text = "<!-- labctl-session\n$ a\n-->\n\n# T\n\none\n\n<!-- x -->\n\n```console vary=time\n$ b <!-- no -->\n```\n\ntwo <!-- y --> three\n";
+        let seen = "# T\n\none\n\n```console\n$ b <!-- no -->\n```\n\ntwo  three\n";
+        assert_eq!(for_readers(text), seen);
+        assert_eq!(for_readers(seen), seen);
     }
 
     #[test]

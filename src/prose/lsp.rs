@@ -1,19 +1,21 @@
 //! A small language server: findings while you write, and their fixes as code actions.
 //!
 //! It speaks the Language Server Protocol 3.17 over two streams: `initialize`, `initialized`, `didOpen`, `didChange`
-//! (whole texts), `didClose`, `codeAction`, `shutdown`, `exit`. Places are counted in UTF-16 units, as the protocol has
+//! (whole texts), `didSave`, `didClose`, `codeAction`, `shutdown`, `exit`. A `prose.toml` that has changed is read again with the
+//! next of these. Places are counted in UTF-16 units, as the protocol has
 //! it where nothing else is agreed.
 
 use std::collections::HashMap;
 use std::io::{BufRead, Write};
 use std::path::PathBuf;
+use std::time::SystemTime;
 
 use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
 
-use super::Checker;
 use super::finding::{Finding, Fix};
 use super::rule::Strength;
+use super::{Checker, config};
 
 /// The largest message that is read, in bytes.
 const LARGEST: usize = 64 << 20;
@@ -41,6 +43,8 @@ pub fn serve(
         output,
         make: checker,
         checker: None,
+        folder: None,
+        settings: None,
         open: HashMap::new(),
         down: false,
     };
@@ -52,6 +56,12 @@ pub fn serve(
         }
     }
     Ok(server.down)
+}
+
+/// Returns when the project's settings were written, and their size.
+fn settings_of(checker: &Checker) -> Option<(SystemTime, u64)> {
+    let file = std::fs::metadata(checker.config().root.join(config::FILE)).ok()?;
+    Some((file.modified().ok()?, file.len()))
 }
 
 /// Reads one message; nothing at the end of the stream.
@@ -102,6 +112,10 @@ struct Server<'s> {
     output: &'s mut dyn Write,
     make: &'s dyn Fn(Option<PathBuf>) -> Result<Checker>,
     checker: Option<Checker>,
+    /// The folder that the editor named.
+    folder: Option<PathBuf>,
+    /// What `prose.toml` was when it was read; nothing where there was none.
+    settings: Option<(SystemTime, u64)>,
     open: HashMap<String, Open>,
     down: bool,
 }
@@ -156,8 +170,12 @@ impl Server<'_> {
         let folder = params["workspaceFolders"][0]["uri"]
             .as_str()
             .or(params["rootUri"].as_str());
-        match (self.make)(folder.and_then(path_of)) {
-            Ok(checker) => self.checker = Some(checker),
+        self.folder = folder.and_then(path_of);
+        match (self.make)(self.folder.clone()) {
+            Ok(checker) => {
+                self.settings = settings_of(&checker);
+                self.checker = Some(checker);
+            }
             Err(error) => return self.refuse(id, code::INVALID, &format!("{error:#}")),
         }
         self.answer(
@@ -165,7 +183,7 @@ impl Server<'_> {
             &json!({
                 "capabilities": {
                     "positionEncoding": "utf-16",
-                    "textDocumentSync": {"openClose": true, "change": 1},
+                    "textDocumentSync": {"openClose": true, "change": 1, "save": true},
                     "codeActionProvider": {"codeActionKinds": ["quickfix", "source.fixAll"]},
                 },
                 "serverInfo": {"name": "labctl prose", "version": env!("CARGO_PKG_VERSION")},
@@ -173,7 +191,29 @@ impl Server<'_> {
         )
     }
 
+    /// Reads `prose.toml` again where it has changed, and looks at all open files by it. What cannot be read is told, and
+    /// the settings of before stay.
+    fn follow_settings(&mut self) -> Result<()> {
+        let now = self.checker.as_ref().and_then(settings_of);
+        if now == self.settings {
+            return Ok(());
+        }
+        self.settings = now;
+        match (self.make)(self.folder.clone()) {
+            Ok(checker) => self.checker = Some(checker),
+            Err(error) => {
+                let params = json!({"type": 1, "message": format!("labctl prose: {error:#}")});
+                return self.send(&json!({"jsonrpc": "2.0", "method": "window/showMessage", "params": params}));
+            }
+        }
+        for (uri, open) in std::mem::take(&mut self.open) {
+            self.look(&uri, open.path, &open.text, &open.version)?;
+        }
+        Ok(())
+    }
+
     fn notified(&mut self, method: &str, params: &Value) -> Result<()> {
+        self.follow_settings()?;
         let document = &params["textDocument"];
         let Some(uri) = document["uri"].as_str() else {
             return Ok(());
@@ -193,6 +233,11 @@ impl Server<'_> {
         let (Some(text), Some(path)) = (text, path_of(uri)) else {
             return Ok(());
         };
+        self.look(uri, path, text, &document["version"])
+    }
+
+    /// Looks at a file and tells the editor what is found.
+    fn look(&mut self, uri: &str, path: PathBuf, text: &str, version: &Value) -> Result<()> {
         let Some(checker) = &self.checker else { return Ok(()) };
         let excluded = checker.config().exclude.has(&checker.config().relative(&path));
         let findings = if excluded {
@@ -207,12 +252,11 @@ impl Server<'_> {
         let open = Open {
             path,
             text: text.to_owned(),
-            version: document["version"].clone(),
+            version: version.clone(),
             findings,
         };
-        let version = open.version.clone();
         self.open.insert(uri.to_owned(), open);
-        self.publish(uri, &version, &diagnostics)
+        self.publish(uri, version, &diagnostics)
     }
 
     fn publish(&mut self, uri: &str, version: &Value, diagnostics: &[Value]) -> Result<()> {

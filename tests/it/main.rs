@@ -26,6 +26,7 @@ mod killed;
 mod postgres;
 mod process;
 mod prose;
+mod recorded;
 mod redis;
 mod replicas;
 mod restarted;

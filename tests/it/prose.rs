@@ -477,6 +477,47 @@ fn an_editor_gets_findings_while_it_types_and_fixes_for_them() {
 }
 
 #[test]
+fn settings_that_change_hold_for_what_is_open() {
+    let world = TestEnvironment::new();
+    world.write("home/prose.toml", "off = ['doubled-word']\n");
+    let root = format!("file://{}", world.path("home").display());
+    let uri = format!("{root}/a.md");
+    let mut editor = Editor::start(&world);
+    editor.ask(1, "initialize", &json!({"rootUri": root}));
+    editor.notify(
+        "textDocument/didOpen",
+        &json!({"textDocument": {"uri": uri, "version": 1, "text": "# T\n\nBy the the node.\n"}}),
+    );
+    assert_eq!(editor.receive()["params"]["diagnostics"], json!([]));
+    let saved = json!({"textDocument": {"uri": format!("{root}/prose.toml")}});
+
+    world.write("home/prose.toml", "off = []\n");
+    editor.notify("textDocument/didSave", &saved);
+    let published = editor.receive();
+    assert_eq!(published["params"]["uri"], uri);
+    assert_eq!(published["params"]["diagnostics"][0]["code"], "doubled-word");
+
+    // What cannot be read is told, once, and what held before still holds.
+    world.write("home/prose.toml", "of = []  # a slip\n");
+    editor.notify("textDocument/didSave", &saved);
+    let told = editor.receive();
+    assert_eq!(told["method"], "window/showMessage");
+    assert!(
+        told["params"]["message"]
+            .as_str()
+            .is_some_and(|text| text.contains("`of`")),
+        "{told}"
+    );
+    let change =
+        json!({"textDocument": {"uri": uri, "version": 2}, "contentChanges": [{"text": "# T\n\nBy the the.\n"}]});
+    editor.notify("textDocument/didChange", &change);
+    assert_eq!(editor.receive()["params"]["diagnostics"][0]["code"], "doubled-word");
+    assert_eq!(editor.ask(2, "shutdown", &Value::Null)["result"], Value::Null);
+    editor.notify("exit", &Value::Null);
+    assert_eq!(editor.end(), Some(0));
+}
+
+#[test]
 fn an_editor_that_goes_away_ends_the_server() {
     let world = TestEnvironment::new();
     assert_eq!(Editor::start(&world).end(), Some(1));

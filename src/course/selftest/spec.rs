@@ -8,7 +8,7 @@ use anyhow::{Context as _, Result};
 use serde::Deserialize;
 use serde_saphyr::Spanned;
 
-use crate::check::spec::{self as check_spec, Place, SpecError};
+use crate::check::spec::{self as check_spec, Place, Span, SpecError};
 use crate::course::catalogue::Entry;
 use crate::course::chapter::Chapter;
 use crate::course::setup::{self, Serve, Step};
@@ -82,6 +82,9 @@ pub struct Fault {
     pub serve: Option<Serve>,
     /// The checks that fail: these and no others.
     pub caught_by: Vec<String>,
+    /// How long they are waited for; 3 s without it. More where the cluster must come so far that the fault alone fails
+    /// them.
+    pub within: Option<Span>,
 }
 
 /// A change of a file's text.

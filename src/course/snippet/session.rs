@@ -378,7 +378,7 @@ mod tests {
     async fn a_second_terminal_is_begun_and_ended() {
         let text = "```console beside\n$ GREETING=hi python3 -uc 'print(1); import time; time.sleep(60)'\n1\n```\n"
             .to_owned()
-            + &console("$ sleep 50 & kill %1; echo $?\n0\n")
+            + &console("$ sleep 50 & sleep 0.3; kill %1; echo $?\n0\n")
             + "<!-- labctl-session\n$ ctrl_c\n$ touch made-by-hand\n-->\n"
             + &console("$ ls\nmade-by-hand\n");
         let (failures, same) = outcome(&text, 20).await;

@@ -51,6 +51,20 @@ impl SharedCounts {
     }
 }
 
+/// One event of a stream, as the description of `text/event-stream` in OpenAPI has it: the schema is of each event.
+#[derive(utoipa::ToSchema)]
+#[expect(dead_code, reason = "it is written as text, and described here")]
+pub(super) struct StreamEvent {
+    /// What `Last-Event-ID` says to go on behind it.
+    pub(super) id: Option<String>,
+    /// What happened.
+    pub(super) event: Option<String>,
+    /// JSON, or a line of a log.
+    pub(super) data: String,
+    /// Milliseconds before a client that was cut off comes back.
+    pub(super) retry: Option<u64>,
+}
+
 /// Hear of changes
 ///
 /// Server-sent events: `counts` at first, then `job` with a job's new row, `deleted` with its `id`, and `counts` after
@@ -59,7 +73,7 @@ impl SharedCounts {
 #[utoipa::path(
     get, path = "/events", operation_id = "watchJobs", tag = "events",
     params(("Last-Event-ID" = Option<String>, Header, description = "Any: the client was here before")),
-    responses((status = 200, description = "Changes, until the client or the server ends", content((String = "text/event-stream"))), EventsRefused)
+    responses((status = 200, description = "Changes, until the client or the server ends", content((StreamEvent = "text/event-stream"))), EventsRefused)
 )]
 pub(super) async fn watch(State(api): State<Api>, By(caller): By, headers: HeaderMap) -> Result<Response, Problem> {
     let service = api.service()?.clone();

@@ -10,6 +10,7 @@ use axum::response::Response;
 use tokio::time::{Instant, Interval, MissedTickBehavior};
 
 use super::api::{ApiEnd, ApiGap, ApiLine};
+use super::events::StreamEvent;
 use super::extract::{Id, single};
 use super::guard::By;
 use super::openapi::LogsRefused;
@@ -47,7 +48,7 @@ const OWN_WORD: &str = "[labctl] ";
     ),
     responses(
         (status = 200, description = "The log", content(
-            (String = "text/plain"), (ApiLine<'static> = "application/x-ndjson"), (String = "text/event-stream"),
+            (String = "text/plain"), (ApiLine<'static> = "application/x-ndjson"), (StreamEvent = "text/event-stream"),
         )),
         LogsRefused,
     )
