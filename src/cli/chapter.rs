@@ -144,8 +144,8 @@ struct Selftest {
     /// Try only this fault or alternative; may be given more than once
     #[arg(long, value_name = "ID")]
     only: Vec<String>,
-    /// Write what the checks saw to `NN.json` in this folder
-    #[arg(long, value_name = "DIR", conflicts_with = "only")]
+    /// Write what the checks saw to `NN.json` in this folder; with --only, what is there of other worlds stays
+    #[arg(long, value_name = "DIR")]
     record: Option<PathBuf>,
     /// Judge what was recorded in this folder instead; needs no cluster
     #[arg(long, value_name = "DIR", conflicts_with_all = ["only", "record"])]
@@ -409,7 +409,13 @@ async fn selftests(world: &World, catalogue: &Catalogue, names: &[String], args:
         if let Some(to) = &args.record {
             let dirs = &world.settings().dirs;
             let folders = [("WORK", dir.path()), ("CACHE", dirs.cache()), ("STATE", dirs.state())];
-            seen.write(&to.join(format!("{}.json", chapter.id)), &folders)?;
+            let file = to.join(format!("{}.json", chapter.id));
+            let whole = if args.only.is_empty() || !file.exists() {
+                seen
+            } else {
+                Recording::read(&file)?.with(seen)
+            };
+            whole.write(&file, &folders)?;
         }
         well &= matrix.is_well();
         all.push(matrix);

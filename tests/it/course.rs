@@ -396,6 +396,16 @@ fn the_selftest_of_a_sound_chapter_passes_and_says_what_each_check_caught() {
     assert_eq!(row("fault dump")["verdicts"]["hello"], "pass");
     assert_eq!(row("mended")["verdicts"]["count"], "pass");
 
+    // One world tried again takes the place of what was recorded of it, and nothing else is lost.
+    let file = world.path("home/seen/90.json");
+    let before = std::fs::read_to_string(&file).expect("recorded");
+    let output = chapter(&world, &["selftest", "90", "--only", "dump", "--record", &seen]);
+    assert_eq!(output.exit, Some(0), "{output}");
+    let after = std::fs::read_to_string(&file).expect("recorded");
+    for world in ["\"start\"", "\"solution\"", "\"fault dump\"", "\"fault no-name\""] {
+        assert_eq!(before.matches(world).count(), after.matches(world).count(), "{world}");
+    }
+
     // What was seen is judged again without a server; a spec that has become weaker is found.
     let output = chapter(&world, &["selftest", "90", "--replay", &seen]);
     assert_eq!(output.exit, Some(0), "{output}");

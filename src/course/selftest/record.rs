@@ -64,6 +64,15 @@ impl Recording {
         }
     }
 
+    /// Returns the recording with another one's worlds in the place of its own of the same names.
+    #[must_use]
+    pub fn with(mut self, newer: Self) -> Self {
+        self.looks
+            .retain(|look| newer.looks.iter().all(|new| new.world != look.world));
+        self.looks.extend(newer.looks);
+        self
+    }
+
     /// Writes the recording; folders of this machine get a name instead.
     ///
     /// # Errors

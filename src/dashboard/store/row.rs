@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use anyhow::{Context as _, anyhow};
+use serde::Deserialize;
 use sqlx::{ColumnIndex, Decode, Row, Type};
 
 use super::documents::{Document, Mark};
@@ -83,6 +84,72 @@ where
         cancelling: get(row, 14)?,
         log_complete: get(row, 15)?,
         version: get(row, 16)?,
+    })
+}
+
+/// Returns a statement whose one value is a JSON array with an array for each row of one that has the columns of
+/// [`super::list::columns`], in SQLite's dialect.
+pub(super) fn as_json(rows: &str) -> String {
+    format!(
+        "SELECT json_group_array(json_array(id, name, owner, state, reason, message, template, labels, parent, created_ms, \
+         started_ms, finished_ms, exit_code, attempts, cancelling, log_complete, version)) FROM ({rows})"
+    )
+}
+
+/// The columns of a job as [`as_json`] has them.
+#[derive(Deserialize)]
+struct Columns(
+    i64,
+    String,
+    String,
+    i16,
+    Option<String>,
+    Option<String>,
+    Option<String>,
+    Option<String>,
+    Option<i64>,
+    i64,
+    Option<i64>,
+    Option<i64>,
+    Option<i32>,
+    u32,
+    i64,
+    i64,
+    i64,
+);
+
+/// Reads the value of [`as_json`], newest first.
+pub(super) fn jobs_from_json(text: &str) -> Result<Vec<Job>, StoreError> {
+    let rows: Vec<Columns> = serde_json::from_str(text).context("read a page of jobs").map_err(broken)?;
+    let mut jobs = rows.into_iter().map(from_columns).collect::<Result<Vec<_>, _>>()?;
+    // An aggregate promises no order; this costs nothing where it has it.
+    jobs.sort_by(|a, b| b.id.cmp(&a.id));
+    Ok(jobs)
+}
+
+fn from_columns(row: Columns) -> Result<Job, StoreError> {
+    let labels = row.7.as_deref().map(serde_json::from_str).transpose();
+    Ok(Job {
+        id: id(row.0)?,
+        name: row.1,
+        owner: row.2,
+        state: state(row.3)?,
+        reason: row.4,
+        message: row.5,
+        template: row.6,
+        labels: labels
+            .context("read the labels of a job")
+            .map_err(broken)?
+            .unwrap_or_default(),
+        parent: row.8.map(id).transpose()?,
+        created_ms: row.9,
+        started_ms: row.10,
+        finished_ms: row.11,
+        exit_code: row.12,
+        attempts: row.13,
+        cancelling: row.14 != 0,
+        log_complete: row.15 != 0,
+        version: row.16,
     })
 }
 
