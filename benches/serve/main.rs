@@ -312,10 +312,7 @@ async fn memory() -> Result<()> {
     // They all read what comes, and somebody makes and lists jobs beside them.
     let readers: Vec<_> = views.into_iter().map(|view| tokio::spawn(view.drain())).collect();
     tokio::time::sleep(Duration::from_secs(5)).await;
-    say(&format!(
-        "resident memory, 100 viewers for 5 s: {}",
-        server.resident()?
-    ));
+    say(&format!("resident memory, 100 viewers for 5 s: {}", server.resident()?));
     for (name, make) in ASKS.into_iter().take(3) {
         let load = Load {
             address: server.address,

@@ -408,7 +408,9 @@ async fn selftests(world: &World, catalogue: &Catalogue, names: &[String], args:
         let (matrix, seen) = selftest::run(world, entry, &chapter, &workspace, &effort, &mut on_row).await?;
         if let Some(to) = &args.record {
             let dirs = &world.settings().dirs;
-            let folders = [("WORK", dir.path()), ("CACHE", dirs.cache()), ("STATE", dirs.state())];
+            let home = crate::config::variable("HOME").map(PathBuf::from);
+            let mut folders = vec![("WORK", dir.path()), ("CACHE", dirs.cache()), ("STATE", dirs.state())];
+            folders.extend(home.as_deref().map(|home| ("HOME", home)));
             let file = to.join(format!("{}.json", chapter.id));
             let whole = if args.only.is_empty() || !file.exists() {
                 seen

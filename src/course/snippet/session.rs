@@ -230,6 +230,8 @@ ctrl_c() {
     labctl_kill -INT "$pid"
     for ((i = 0; i < 100; i++)); do
         kill -0 "$pid" 2>/dev/null || return 0
+        # Where this very session was begun in the background of a shell, its programs ignore Ctrl-C.
+        [ "$i" != 20 ] || labctl_kill -TERM "$pid"
         sleep 0.1
     done
     echo "it does not end"

@@ -120,7 +120,9 @@ struct Columns(
 
 /// Reads the value of [`as_json`], newest first.
 pub(super) fn jobs_from_json(text: &str) -> Result<Vec<Job>, StoreError> {
-    let rows: Vec<Columns> = serde_json::from_str(text).context("read a page of jobs").map_err(broken)?;
+    let rows: Vec<Columns> = serde_json::from_str(text)
+        .context("read a page of jobs")
+        .map_err(broken)?;
     let mut jobs = rows.into_iter().map(from_columns).collect::<Result<Vec<_>, _>>()?;
     // An aggregate promises no order; this costs nothing where it has it.
     jobs.sort_by(|a, b| b.id.cmp(&a.id));
