@@ -201,10 +201,18 @@ const PROLOGUE: &str = r#"exec 2>&1 </dev/null
 BASH_ARGV0=bash
 labctl_exit=0
 labctl_beside=()
+labctl_tree() {
+    local child children=
+    tree+=" $1"
+    read -r children 2>/dev/null <"/proc/$1/task/$1/children"
+    for child in $children; do
+        labctl_tree "$child"
+    done
+}
 labctl_kill() {
-    local children=
-    read -r children 2>/dev/null <"/proc/$2/task/$2/children"
-    kill "$1" "$2" $children 2>/dev/null
+    local tree=
+    labctl_tree "$2"
+    kill "$1" $tree 2>/dev/null
 }
 labctl_end() {
     local pid
