@@ -125,7 +125,7 @@ pub(super) fn jobs_from_json(text: &str) -> Result<Vec<Job>, StoreError> {
         .map_err(broken)?;
     let mut jobs = rows.into_iter().map(from_columns).collect::<Result<Vec<_>, _>>()?;
     // An aggregate promises no order; this costs nothing where it has it.
-    jobs.sort_by(|a, b| b.id.cmp(&a.id));
+    jobs.sort_by_key(|job| std::cmp::Reverse(job.id));
     Ok(jobs)
 }
 
