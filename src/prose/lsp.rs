@@ -1,9 +1,8 @@
 //! A small language server: findings while you write, and their fixes as code actions.
 //!
 //! It speaks the Language Server Protocol 3.17 over two streams: `initialize`, `initialized`, `didOpen`, `didChange`
-//! (whole texts), `didSave`, `didClose`, `codeAction`, `shutdown`, `exit`. A `prose.toml` that has changed is read again with the
-//! next of these. Places are counted in UTF-16 units, as the protocol has
-//! it where nothing else is agreed.
+//! (whole texts), `didSave`, `didClose`, `codeAction`, `shutdown`, `exit`. A `prose.toml` that has changed is read again
+//! with the next of these. Places are counted in UTF-16 units, as the protocol has it where nothing else is agreed.
 
 use std::collections::HashMap;
 use std::io::{BufRead, Write};

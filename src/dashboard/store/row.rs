@@ -3,10 +3,11 @@
 use std::collections::BTreeMap;
 
 use anyhow::{Context as _, anyhow};
-use serde::Deserialize;
+use serde::{Deserialize, Deserializer};
 use sqlx::{ColumnIndex, Decode, Row, Type};
 
 use super::documents::{Document, Mark};
+use super::list::columns;
 use super::{NewJob, StoreError};
 use crate::dashboard::job::spec::Spec;
 use crate::dashboard::job::template::Origin;
@@ -59,44 +60,37 @@ where
     bool: Decode<'r, R::Database> + Type<R::Database>,
     String: Decode<'r, R::Database> + Type<R::Database>,
 {
-    let labels: Option<String> = get(row, 7)?;
-    let labels = labels.map(|labels| serde_json::from_str(&labels)).transpose();
-    let parent: Option<i64> = get(row, 8)?;
-    let attempts: i32 = get(row, 13)?;
-    Ok(Job {
-        id: id(get(row, 0)?)?,
-        name: get(row, 1)?,
-        owner: get(row, 2)?,
-        state: state(get(row, 3)?)?,
-        reason: get(row, 4)?,
-        message: get(row, 5)?,
-        template: get(row, 6)?,
-        labels: labels
-            .context("read the labels of a job")
-            .map_err(broken)?
-            .unwrap_or_default(),
-        parent: parent.map(id).transpose()?,
-        created_ms: get(row, 9)?,
-        started_ms: get(row, 10)?,
-        finished_ms: get(row, 11)?,
-        exit_code: get(row, 12)?,
-        attempts: u32::try_from(attempts).unwrap_or_default(),
-        cancelling: get(row, 14)?,
-        log_complete: get(row, 15)?,
-        version: get(row, 16)?,
-    })
+    from_columns(Columns(
+        get(row, 0)?,
+        get(row, 1)?,
+        get(row, 2)?,
+        get(row, 3)?,
+        get(row, 4)?,
+        get(row, 5)?,
+        get(row, 6)?,
+        get(row, 7)?,
+        get(row, 8)?,
+        get(row, 9)?,
+        get(row, 10)?,
+        get(row, 11)?,
+        get(row, 12)?,
+        get(row, 13)?,
+        get(row, 14)?,
+        get(row, 15)?,
+        get(row, 16)?,
+    ))
 }
 
 /// Returns a statement whose one value is a JSON array with an array for each row of one that has the columns of
 /// [`super::list::columns`], in SQLite's dialect.
 pub(super) fn as_json(rows: &str) -> String {
     format!(
-        "SELECT json_group_array(json_array(id, name, owner, state, reason, message, template, labels, parent, created_ms, \
-         started_ms, finished_ms, exit_code, attempts, cancelling, log_complete, version)) FROM ({rows})"
+        concat!("SELECT json_group_array(json_array(", columns!("p"), ")) FROM ({}) p"),
+        rows
     )
 }
 
-/// The columns of a job as [`as_json`] has them.
+/// The values of [`super::list::columns`].
 #[derive(Deserialize)]
 struct Columns(
     i64,
@@ -112,11 +106,16 @@ struct Columns(
     Option<i64>,
     Option<i64>,
     Option<i32>,
-    u32,
-    i64,
-    i64,
+    i32,
+    #[serde(deserialize_with = "flag")] bool,
+    #[serde(deserialize_with = "flag")] bool,
     i64,
 );
+
+/// Reads a truth as SQLite has it, 0 or 1.
+fn flag<'de, D: Deserializer<'de>>(deserializer: D) -> Result<bool, D::Error> {
+    Ok(u8::deserialize(deserializer)? != 0)
+}
 
 /// Reads the value of [`as_json`], newest first.
 pub(super) fn jobs_from_json(text: &str) -> Result<Vec<Job>, StoreError> {
@@ -148,9 +147,9 @@ fn from_columns(row: Columns) -> Result<Job, StoreError> {
         started_ms: row.10,
         finished_ms: row.11,
         exit_code: row.12,
-        attempts: row.13,
-        cancelling: row.14 != 0,
-        log_complete: row.15 != 0,
+        attempts: u32::try_from(row.13).unwrap_or_default(),
+        cancelling: row.14,
+        log_complete: row.15,
         version: row.16,
     })
 }
