@@ -341,6 +341,37 @@ fn the_hook_stops_a_commit_by_what_is_staged() {
     assert!(prose(&world, &["hook", "remove"]).stdout.starts_with("nothing to do"));
 }
 
+#[test]
+fn a_write_that_fails_leaves_the_file_as_it_was() {
+    let world = TestEnvironment::new();
+    let text = "# T\n\nIt was recieved.\n\n".to_owned() + &"A sentence that is there to be long.  \n".repeat(9000);
+    world.write("home/a.md", &text);
+    // No file may be larger than some kilobytes, as on a disk that is full; the signal is ignored so that writing fails.
+    let script = r#"trap '' XFSZ; ulimit -f 8; exec "$0" prose fix a.md"#;
+    let labctl = world.command(&[]);
+    let output = Command::new("/bin/sh")
+        .args(["-c", script])
+        .arg(labctl.get_program())
+        .env_clear()
+        .envs(labctl.get_envs().filter_map(|(name, value)| Some((name, value?))))
+        .current_dir(world.path("home"))
+        .output()
+        .expect("sh starts");
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(!output.status.success() && said.contains("a.md"), "{said}");
+    assert_eq!(
+        std::fs::read_to_string(world.path("home/a.md")).expect("readable"),
+        text
+    );
+    let left = std::fs::read_dir(world.path("home")).expect("a folder");
+    let hidden = left.filter(|entry| {
+        entry
+            .as_ref()
+            .is_ok_and(|entry| entry.file_name().to_string_lossy().starts_with(".labctl-"))
+    });
+    assert_eq!(hidden.count(), 0, "a half-written file was left");
+}
+
 /// An editor that speaks to `labctl prose lsp`.
 struct Editor {
     child: std::process::Child,
