@@ -342,6 +342,10 @@ fn the_hook_stops_a_commit_by_what_is_staged() {
 }
 
 #[test]
+#[expect(
+    clippy::disallowed_methods,
+    reason = "a shell sets the limit, as a test must not set its own"
+)]
 fn a_write_that_fails_leaves_the_file_as_it_was() {
     let world = TestEnvironment::new();
     let text = "# T\n\nIt was recieved.\n\n".to_owned() + &"A sentence that is there to be long.  \n".repeat(9000);
