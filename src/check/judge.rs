@@ -2,12 +2,18 @@
 //!
 //! Nothing here looks at the world, so recorded evidence can be judged again, by this spec or by a changed one.
 
+use std::time::Duration;
+
 use serde::Serialize;
 use serde_json::Value;
 
 use super::ask::{Condition, Expect, Field, Quantifier};
 use super::evidence::{Candidate, Evidence, History, Sample, Seen};
 use super::spec::{Check, Rule, Time};
+
+/// How long a check that is decided at once waits for a controller that has not looked at a new spec yet. What it sees
+/// until then is no evidence for either side: an object was changed a moment ago, and its status is that of before.
+pub const CATCH_UP: Duration = Duration::from_secs(10);
 
 /// What a check came to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -278,6 +284,20 @@ fn stale(fresh: Option<bool>, object: &Value) -> Option<Finding> {
     }
 }
 
+/// Finds out whether an object's status is of an older spec, which a controller is about to change.
+fn lags(expect: &Expect, evidence: &Evidence) -> bool {
+    let Evidence::Seen(seen) = evidence else {
+        return false;
+    };
+    expect.fresh != Some(false)
+        && seen.candidates.iter().any(|candidate| {
+            let number = |place| candidate.value.pointer(place).and_then(Value::as_i64);
+            number("/status/observedGeneration")
+                .zip(number("/metadata/generation"))
+                .is_some_and(|(observed, generation)| observed < generation)
+        })
+}
+
 fn without_condition(wanted: &Condition, object: &Value) -> Option<Finding> {
     let conditions = object.pointer("/status/conditions").and_then(Value::as_array);
     let found = conditions
@@ -397,6 +417,7 @@ pub fn history(check: &Check, expect: &Expect, history: &History, now_ms: u64) -
     match &check.time {
         Time::Once => match state {
             State::Met => held(),
+            State::Unmet(_) if now_ms < millis(CATCH_UP) && lags(expect, &last.evidence) => Next::Again,
             State::Unmet(finding) => unmet(finding, &last.evidence),
             State::Blind(why) => blind(why),
         },
@@ -493,7 +514,7 @@ fn blind(why: String) -> Next {
     done(Verdict::Error, Reason::Blind { why })
 }
 
-fn millis(duration: std::time::Duration) -> u64 {
+fn millis(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 

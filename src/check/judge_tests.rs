@@ -264,6 +264,24 @@ fn once_takes_the_first_look() {
 }
 
 #[test]
+fn once_waits_for_a_controller_that_has_not_looked_yet() {
+    let check = check(AVAILABLE);
+    let (old, new) = (
+        seen(vec![deployment(1, &json!(1), 5, 4)]),
+        seen(vec![deployment(1, &json!(1), 5, 5)]),
+    );
+    assert_eq!(decided(&check, &[(0, &old)]), None);
+    assert_eq!(decided(&check, &[(0, &old), (200, &new)]), PASS);
+    // One that never looks is told as what it is.
+    assert_eq!(decided(&check, &[(0, &old), (10_000, &old)]), FAIL);
+    // What is wrong with a status of now is wrong now.
+    assert_eq!(
+        decided(&check, &[(0, &seen(vec![deployment(0, &json!(null), 5, 5)]))]),
+        FAIL
+    );
+}
+
+#[test]
 fn eventually_waits_until_its_limit_and_for_stability() {
     let check = check("  exec: {run: [x], expect: {exit: 0}}\n  eventually: {within: 10s, stable_for: 2s}\n");
     let (good, bad, blind) = (exit(0), exit(1), Evidence::blind("x"));

@@ -212,7 +212,7 @@ async fn watch_until_decided(
         }
         // Never sleep past the moment at which the answer is due, or a check would take longer than it says.
         let due = match &check.time {
-            Time::Once => Duration::ZERO,
+            Time::Once => judge::CATCH_UP,
             Time::Eventually { within, .. } => *within,
             Time::Always { lasting } | Time::Never { lasting, .. } => *lasting,
         };

@@ -75,7 +75,7 @@ pub struct Check {
 /// When what is asked must hold.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Time {
-    /// Now.
+    /// Now; but where a controller has not looked at a new spec yet, as soon as it has.
     Once,
     /// At some time within a limit, and then for a while.
     Eventually {

@@ -27,6 +27,9 @@ const GRACE: Duration = Duration::from_secs(1);
 /// How long what a step has made may take until it is seen to hold. A cluster that comes back tells for a moment what was
 /// before: that a pod is ready, then that it is not, then how it is.
 const SETTLE: Duration = Duration::from_secs(20);
+/// How long a cluster may take to answer again that was seen to answer: its API server is restarted at times, and for a
+/// while after the machine was.
+const ABSENCE: Duration = Duration::from_secs(10);
 /// How often it is looked at meanwhile.
 const LOOK: Duration = Duration::from_millis(250);
 
@@ -133,7 +136,14 @@ impl Progress {
 /// Steps in an order in which every step comes after those it needs.
 pub struct Plan {
     steps: Vec<Arc<dyn Step>>,
+    patience: Patience,
+}
+
+/// How long is waited for what is not to be seen yet, and for what is not to be seen for a moment.
+#[derive(Debug, Clone, Copy)]
+struct Patience {
     settle: Duration,
+    absence: Duration,
 }
 
 impl Plan {
@@ -185,7 +195,10 @@ impl Plan {
         }
         Ok(Self {
             steps: sorted,
-            settle: SETTLE,
+            patience: Patience {
+                settle: SETTLE,
+                absence: ABSENCE,
+            },
         })
     }
 
@@ -232,11 +245,7 @@ impl Plan {
             let (run, why) = if let Some(need) = behind {
                 (true, format!("after `{need}`"))
             } else {
-                match step
-                    .observe()
-                    .await
-                    .with_context(|| format!("look at the {}", step.title()))?
-                {
+                match observe(step.as_ref(), self.patience.absence).await? {
                     State::Holds(what) => (false, what),
                     State::Wanting(why) => (true, why),
                 }
@@ -279,9 +288,9 @@ impl Plan {
                     reporter: reporter.clone(),
                     milestones: milestones.clone(),
                 };
-                let settle = self.settle;
+                let patience = self.patience;
                 running.spawn(async move {
-                    let outcome = run_one(step.as_ref(), &progress, settle).await;
+                    let outcome = run_one(step.as_ref(), &progress, patience).await;
                     (step, outcome)
                 });
             }
@@ -319,13 +328,28 @@ impl Plan {
     }
 }
 
-async fn run_one(step: &dyn Step, progress: &Progress, settle: Duration) -> Result<bool> {
+/// Looks at a step, and again where the cluster does not answer for a moment.
+async fn observe(step: &dyn Step, absence: Duration) -> Result<State> {
+    let start = Instant::now();
+    loop {
+        match step.observe().await {
+            Err(error) if is_absence(&error) && start.elapsed() < absence => tokio::time::sleep(LOOK).await,
+            seen => return seen.with_context(|| format!("look at the {}", step.title())),
+        }
+    }
+}
+
+fn is_absence(error: &anyhow::Error) -> bool {
+    diagnosis(error).is_some_and(|found| found.code == Code::ClusterUnready)
+}
+
+async fn run_one(step: &dyn Step, progress: &Progress, patience: Patience) -> Result<bool> {
     let reporter = &progress.reporter;
     let start = Instant::now();
     let id = step.id().to_owned();
     let title = step.title();
     let outcome = async {
-        let why = match step.observe().await.with_context(|| format!("look at the {title}"))? {
+        let why = match observe(step, patience.absence).await? {
             State::Holds(is) => return Ok((false, is)),
             State::Wanting(why) => why,
         };
@@ -337,9 +361,9 @@ async fn run_one(step: &dyn Step, progress: &Progress, settle: Duration) -> Resu
         step.apply(progress).await?;
         let made = Instant::now();
         loop {
-            match step.observe().await.with_context(|| format!("look at the {title}"))? {
+            match observe(step, patience.absence).await? {
                 State::Holds(is) => return Ok((true, is)),
-                State::Wanting(still) if made.elapsed() >= settle => {
+                State::Wanting(still) if made.elapsed() >= patience.settle => {
                     return Err(Diagnosis::new(
                         Code::Bug,
                         format!("the {title} was made and is still not right: {still}"),
@@ -582,7 +606,7 @@ mod tests {
         }
         let recorded = Recorded::default();
         let mut plan = Plan::new(vec![Arc::new(Liar)]).expect("a sound plan");
-        plan.settle = Duration::ZERO;
+        plan.patience.settle = Duration::ZERO;
         let error = plan.run(&Reporter::new(recorded.clone())).await.expect_err("it lies");
         assert!(error.to_string().contains("still not right: nothing there"), "{error}");
         assert!(matches!(recorded.events().last(), Some(Event::StepFailed { .. })));
@@ -612,6 +636,36 @@ mod tests {
         }
         let plan = Plan::new(vec![Arc::new(Late(AtomicUsize::new(0)))]).expect("a sound plan");
         assert_eq!(plan.run(&silent()).await.expect("it holds in the end"), 1);
+    }
+
+    #[tokio::test]
+    async fn a_cluster_that_is_away_for_a_moment_is_waited_for() {
+        struct Away(AtomicUsize);
+        #[async_trait]
+        impl Step for Away {
+            fn id(&self) -> StepId {
+                "away"
+            }
+            fn title(&self) -> String {
+                "token".into()
+            }
+            async fn observe(&self) -> Result<State> {
+                if self.0.fetch_sub(1, Ordering::Relaxed) > 1 {
+                    return Err(Diagnosis::new(Code::ClusterUnready, "tls handshake eof").error());
+                }
+                Ok(State::holds("there"))
+            }
+            async fn apply(&self, _: &Progress) -> Result<()> {
+                anyhow::bail!("there is nothing to be done")
+            }
+        }
+        let away = |looks| Plan::new(vec![Arc::new(Away(AtomicUsize::new(looks)))]).expect("a sound plan");
+        assert!(!away(2).preview().await.expect("it comes back")[0].run);
+        assert_eq!(away(2).run(&silent()).await.expect("it comes back"), 0);
+        let mut plan = away(100);
+        plan.patience.absence = LOOK;
+        let error = plan.run(&silent()).await.expect_err("it does not come back");
+        assert_eq!(format!("{error:#}"), "look at the token: tls handshake eof");
     }
 
     #[tokio::test]

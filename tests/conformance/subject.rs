@@ -30,11 +30,23 @@ impl Drop for Subject<'_> {
 }
 
 /// An answer, read whole.
-#[derive(Debug)]
 pub(super) struct Answer {
     pub(super) status: u16,
     head: String,
     pub(super) body: Vec<u8>,
+}
+
+impl std::fmt::Debug for Answer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let body = String::from_utf8_lossy(&self.body[..self.body.len().min(500)]);
+        write!(
+            f,
+            "{}: {body:?} ({} bytes)\n{}",
+            self.status,
+            self.body.len(),
+            self.head
+        )
+    }
 }
 
 impl Answer {

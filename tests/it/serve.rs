@@ -24,11 +24,23 @@ pub(crate) struct Server {
 }
 
 /// What a server answered.
-#[derive(Debug)]
 pub(crate) struct Answer {
     pub(crate) status: u16,
     pub(crate) head: String,
     pub(crate) body: Vec<u8>,
+}
+
+impl std::fmt::Debug for Answer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let body = String::from_utf8_lossy(&self.body[..self.body.len().min(500)]);
+        write!(
+            f,
+            "{}: {body:?} ({} bytes)\n{}",
+            self.status,
+            self.body.len(),
+            self.head
+        )
+    }
 }
 
 impl Answer {

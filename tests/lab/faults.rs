@@ -180,17 +180,19 @@ fn a_killed_engine_comes_back(lab: &Lab) -> Result<()> {
     Ok(())
 }
 
-/// What a restart of the machine leaves: no engine, a stale pid file, and no process of any container.
+/// What a restart of the machine leaves: no engine, a stale pid file, and no process or network of any container.
 fn a_restarted_machine_is_brought_back(lab: &Lab) -> Result<()> {
     let before = uid(lab)?;
-    let inits = with_docker(lab, async |docker| {
+    let (inits, bridge) = with_docker(lab, async |docker| {
+        let network = docker.api().inspect_network(NAME, None).await?;
+        let bridge = format!("br-{}", network.id.unwrap_or_default().get(..12).context("an id")?);
         let mut pids = Vec::new();
         for name in [format!("{NAME}-control-plane"), format!("{NAME}-registry")] {
             let state = docker.container(&name).await?.and_then(|container| container.state);
             let pid = state.and_then(|state| state.pid).context("a pid")?;
             pids.push(i32::try_from(pid)?);
         }
-        Ok(pids)
+        Ok((pids, bridge))
     })?;
     if !kill_engine(lab)? {
         return Ok(());
@@ -198,6 +200,12 @@ fn a_restarted_machine_is_brought_back(lab: &Lab) -> Result<()> {
     for pid in inits {
         let pid = rustix::process::Pid::from_raw(pid).context("a pid")?;
         rustix::process::kill_process(pid, rustix::process::Signal::KILL)?;
+    }
+    // Nor is there a network. Connections that nobody closed keep one of a container for a minute, and it would answer for
+    // an address that the next container gets.
+    for port in std::fs::read_dir(format!("/sys/class/net/{bridge}/brif"))? {
+        let port = port?.file_name();
+        crate::support::program("ip", &["link", "delete", &port.to_string_lossy()], &[])?;
     }
     ensure!(!answers(), "the dashboard answers without its node");
     lab.ok(&["up", "--yes"])?;

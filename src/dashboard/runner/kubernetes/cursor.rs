@@ -4,6 +4,10 @@
 //! the newest time that was seen and how many lines of its second were. Opened again from that second, the log repeats
 //! exactly those lines, in their order, and they are left out. Where none of them comes back, the log was rotated
 //! meanwhile, and lines can be missing.
+//!
+//! A long line is kept by containerd in pieces, each with a time of its own, and the kubelet writes a time only where a
+//! line begins. So an answer can begin with the pieces of a line that began a second earlier, without a time before
+//! them. They were read: what has a place in that second was written after them.
 
 use std::fmt;
 use std::str::FromStr;
@@ -133,6 +137,11 @@ pub struct Decoder {
     repeats: u64,
     /// Whether one of them came.
     repeated: bool,
+    /// What an answer that goes on begins with and has no time: the end of a line that was read, or all that the
+    /// kubelet says. What comes next tells which.
+    untimed: Option<String>,
+    /// A time came.
+    timed: bool,
     at: At,
     stamp: Vec<u8>,
     cutter: Cutter,
@@ -156,6 +165,9 @@ impl Decoder {
         Self {
             repeats: place.seen,
             repeated: false,
+            untimed: None,
+            // An answer that does not go on has all of a line.
+            timed: place.since().is_none(),
             place,
             at: At::Stamp,
             stamp: Vec::new(),
@@ -205,7 +217,13 @@ impl Decoder {
             }
             _ => {}
         }
+        self.end(out);
         self.place
+    }
+
+    /// Gives out what only the end of the answer tells: a text that no line follows is the kubelet's.
+    pub fn end(&mut self, out: &mut Vec<Read>) {
+        out.extend(self.untimed.take().map(Read::Said));
     }
 
     fn stamp(&mut self, line: &[u8], out: &mut Vec<Read>) -> usize {
@@ -224,6 +242,8 @@ impl Decoder {
             return end;
         };
         self.stamp.clear();
+        self.timed = true;
+        self.untimed = None;
         self.at = self.begin(at_ns, out);
         end + 1
     }
@@ -283,8 +303,11 @@ impl Decoder {
             let said = String::from_utf8_lossy(&self.stamp).trim().to_owned();
             self.stamp.clear();
             self.at = At::Stamp;
-            if !said.is_empty() {
+            if said.is_empty() {
+            } else if self.timed || self.untimed.is_some() {
                 out.push(Read::Said(said));
+            } else {
+                self.untimed = Some(said);
             }
         }
         line.len()

@@ -199,6 +199,60 @@ fn a_rotated_log_is_told_where_lines_can_be_missing_and_only_there() {
     assert_eq!(texts(&read(&place, b"", 0, true).1), [] as [&str; 0]);
 }
 
+/// What the kubelet answers of a log whose lines containerd wrote in pieces: a time only where a line begins.
+fn answer_of_pieces(lines: &[&[(i64, &str)]], since: Option<i64>) -> Vec<u8> {
+    let mut out = Vec::new();
+    for line in lines {
+        for (number, (at, text)) in line.iter().enumerate() {
+            if since.is_some_and(|since| *at < since * SECOND_NS) {
+                continue;
+            }
+            let end = if number + 1 == line.len() { "\n" } else { "" };
+            let one = answer(&log(&[(*at, text)]), None);
+            let begin = if number == 0 { 0 } else { one.len() - 1 - text.len() };
+            out.extend_from_slice(&one[begin..one.len() - 1]);
+            out.extend_from_slice(end.as_bytes());
+        }
+    }
+    out
+}
+
+#[test]
+fn the_end_of_a_long_line_that_began_a_second_earlier_is_not_read_twice() {
+    let lines: &[&[(i64, &str)]] = &[
+        &[(T, "before")],
+        &[
+            (T + SECOND_NS - 2, "one "),
+            (T + SECOND_NS - 1, "two "),
+            (T + SECOND_NS, "three"),
+        ],
+        &[(T + SECOND_NS + 1, "after")],
+        &[
+            (T + SECOND_NS + 2, "a "),
+            (T + 2 * SECOND_NS, "b "),
+            (T + 3 * SECOND_NS, "c"),
+        ],
+        &[(T + 3 * SECOND_NS + 1, "last")],
+    ];
+    let all = answer_of_pieces(lines, None);
+    let (_, expected) = read(&begin(), &all, all.len(), true);
+    assert_eq!(texts(&expected), ["before", "one two three", "after", "a b c", "last"]);
+    for came in 0..=all.len() {
+        let (place, mut found) = read(&begin(), &all, came, false);
+        let rest = answer_of_pieces(lines, place.since());
+        let (_, more) = read(&place, &rest, rest.len(), true);
+        found.extend(more);
+        assert_eq!(found, expected, "cut at {came}");
+    }
+    // That it was needed: such an answer begins in the middle of a line.
+    let (place, _) = read(&begin(), &all, all.len(), false);
+    let rest = answer_of_pieces(lines, place.since());
+    assert!(rest.starts_with(b"c\n2023-"), "{}", String::from_utf8_lossy(&rest));
+    // Where nothing follows, it is the kubelet that speaks.
+    let (_, said) = read(&place, b"unable to retrieve container logs\n", 34, true);
+    assert_eq!(texts(&said), ["<unable to retrieve container logs>"]);
+}
+
 #[test]
 fn what_has_no_time_is_said_by_the_kubelet() {
     let mut all = answer(&log(&[(T, "a")]), None);

@@ -273,9 +273,11 @@ impl Reader<'_> {
         if finished {
             // What has no line end now will never have one.
             self.place = decoder.finish(&mut out);
-            if !self.give(&mut out).await? {
-                return Ok(Ended::Stopped);
-            }
+        } else {
+            decoder.end(&mut out);
+        }
+        if !self.give(&mut out).await? {
+            return Ok(Ended::Stopped);
         }
         Ok(Ended::Clean)
     }
