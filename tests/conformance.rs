@@ -39,6 +39,7 @@ const CASES: &[Case] = &[
     ("only what has ended is deleted", only_what_has_ended_is_deleted),
     ("bytes stay as they are", bytes_stay_as_they_are),
     ("a line of 1 MiB", a_line_of_one_mebibyte),
+    ("a long line that takes its time", a_long_line_that_takes_its_time),
     ("a stream goes on where it was cut", a_stream_goes_on_where_it_was_cut),
     ("too much output ends a job", too_much_output_ends_a_job),
     ("the program's world", the_programs_world),
@@ -383,6 +384,16 @@ fn a_line_of_one_mebibyte(subject: &Subject<'_>) {
     assert_eq!(lengths, [1 << 20, 5], "{}", &text[text.len() - 10..]);
     let lines = subject.lines(&id, "");
     assert_eq!((lines.len(), &lines[0]["partial"]), (2, &Value::Null));
+    subject.outlives(&id);
+}
+
+fn a_long_line_that_takes_its_time(subject: &Subject<'_>) {
+    // containerd writes the first part of it down before the rest is there, a second and more earlier.
+    let id = subject.shell("head -c 40000 /dev/zero | tr '\\000' x; sleep 1.2; echo end; echo after");
+    subject.end(&id);
+    let text = subject.text(&id);
+    let lengths: Vec<usize> = text.lines().map(str::len).collect();
+    assert_eq!(lengths, [40_003, 5], "{}", &text[text.len().saturating_sub(60)..]);
     subject.outlives(&id);
 }
 
