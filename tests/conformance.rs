@@ -40,6 +40,8 @@ const CASES: &[Case] = &[
     ("bytes stay as they are", bytes_stay_as_they_are),
     ("a line of 1 MiB", a_line_of_one_mebibyte),
     ("a long line that takes its time", a_long_line_that_takes_its_time),
+    ("what a job came to", what_a_job_came_to),
+    ("a span of a log", a_span_of_a_log),
     ("a stream goes on where it was cut", a_stream_goes_on_where_it_was_cut),
     ("too much output ends a job", too_much_output_ends_a_job),
     ("the program's world", the_programs_world),
@@ -395,6 +397,41 @@ fn a_long_line_that_takes_its_time(subject: &Subject<'_>) {
     let lengths: Vec<usize> = text.lines().map(str::len).collect();
     assert_eq!(lengths, [40_003, 5], "{}", &text[text.len().saturating_sub(60)..]);
     subject.outlives(&id);
+}
+
+fn what_a_job_came_to(subject: &Subject<'_>) {
+    let id = subject.shell(r#"echo begun; sleep 0.3; printf '{"rows": 12, "table": "orders"}'"#);
+    assert_eq!(subject.job(&id)["result"], Value::Null, "it runs");
+    subject.end(&id);
+    let whole = subject.job(&id);
+    assert_eq!(
+        whole["result"],
+        serde_json::json!({"rows": 12, "table": "orders"}),
+        "{whole}"
+    );
+    for other in ["echo '{}'; echo done", "echo '[1, 2]'", "true"] {
+        let id = subject.shell(other);
+        subject.end(&id);
+        assert_eq!(subject.job(&id)["result"], Value::Null, "{other}");
+    }
+}
+
+fn a_span_of_a_log(subject: &Subject<'_>) {
+    let id = subject.shell("echo one; sleep 0.3; echo two; sleep 0.3; echo three");
+    subject.end(&id);
+    let lines = subject.lines(&id, "");
+    let at = |line: usize| lines[line]["at"].as_str().expect("a time").to_owned();
+    let texts = |query: &str| {
+        let found = subject.lines(&id, query);
+        found
+            .iter()
+            .map(|line| line["text"].as_str().unwrap_or_default().to_owned())
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(texts(&format!("&since={}", at(1))), ["two", "three"]);
+    assert_eq!(texts(&format!("&until={}", at(1))), ["one"]);
+    assert_eq!(texts(&format!("&since={}&until={}", at(1), at(2))), ["two"]);
+    assert_eq!(texts(&format!("&until={}", at(0))), [] as [&str; 0]);
 }
 
 /// Reads events of a log until `most` lines are there or the stream ends; says whether it was the end of the log.

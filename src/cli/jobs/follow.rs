@@ -34,6 +34,9 @@ pub(super) struct Args {
     /// Only lines written since: a time such as 2026-01-31T12:00:00Z, or how long ago, such as 90s or 1h
     #[arg(long, value_name = "TIME")]
     since: Option<String>,
+    /// Only lines written before: a time or how long ago, as for --since
+    #[arg(long, value_name = "TIME")]
+    until: Option<String>,
     /// Only lines that this regular expression matches
     #[arg(long, value_name = "REGEX")]
     grep: Option<String>,
@@ -62,7 +65,7 @@ impl Args {
         for (name, value) in numbers.into_iter().filter_map(|(name, value)| Some((name, value?))) {
             _ = write!(out, "&{name}={value}");
         }
-        for (name, value) in [("since", &self.since), ("grep", &self.grep)] {
+        for (name, value) in [("since", &self.since), ("until", &self.until), ("grep", &self.grep)] {
             if let Some(value) = value {
                 let value = percent_encoding::utf8_percent_encode(value, percent_encoding::NON_ALPHANUMERIC);
                 _ = write!(out, "&{name}={value}");

@@ -219,6 +219,9 @@ pub(super) fn detail(detail: &ApiDetail, screen: &Screen) -> String {
         }
         _ => line("template", job.template.as_deref().unwrap_or_default()),
     }
+    if let Some(result) = &detail.result {
+        line("result", &serde_json::to_string(result).unwrap_or_default());
+    }
     line("command", &quoted(&spec.command));
     line("image", spec.image.as_deref().unwrap_or_default());
     for (name, value) in &spec.env {

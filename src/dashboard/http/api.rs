@@ -332,6 +332,11 @@ pub struct ApiDetail {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     pub origin: Option<Origin>,
+    /// What it came to, as it said itself: the JSON object that is the last line of its output, of 4 KiB at most. There
+    /// once its log is stored whole.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<Object>, nullable = false)]
+    pub result: Option<Map<String, Value>>,
 }
 
 /// A page of a list, newest first.

@@ -294,10 +294,12 @@ pub(super) async fn get(State(api): State<Api>, By(caller): By, Id(id): Id, cond
         Some(_) => service.origin(&caller, id).await?,
         None => None,
     };
+    let result = service.result(&job).await?;
     let detail = ApiDetail {
         job: job.into(),
         spec,
         origin,
+        result,
     };
     Ok((etag(&tag), Json(detail)).into_response())
 }

@@ -38,6 +38,7 @@ const OWN_WORD: &str = "[labctl] ";
         ("follow" = Option<bool>, Query, description = "Wait for lines that are not written yet, until the job ends"),
         ("tail" = Option<u64>, Query, description = "Only the last so many lines of what is there now", minimum = 0),
         ("since" = Option<String>, Query, description = "Only lines written at this time or later: RFC 3339, or how long ago (`90s`, `1h30m`, `7d`)"),
+        ("until" = Option<String>, Query, description = "Only lines written before this time, in the same forms"),
         ("attempt" = Option<u32>, Query, description = "Only lines of this attempt, from 1", minimum = 0),
         ("previous" = Option<bool>, Query, description = "Only lines of the attempt before the newest one"),
         ("grep" = Option<String>, Query, description = "Only lines that this regular expression matches (RE2's syntax)"),

@@ -348,10 +348,11 @@ pub struct Log {
 }
 
 impl Log {
-    const KNOWN: [&'static str; 9] = [
+    const KNOWN: [&'static str; 10] = [
         "follow",
         "tail",
         "since",
+        "until",
         "attempt",
         "previous",
         "grep",
@@ -388,6 +389,7 @@ impl Log {
                     number(name, &value, "the number of an attempt, from 1")?,
                 )?,
                 "since" => once(&mut select.since_us, name, moment(name, &value, now)?.as_microsecond())?,
+                "until" => once(&mut select.until_us, name, moment(name, &value, now)?.as_microsecond())?,
                 "grep" => once(&mut select.grep, name, regex(&value)?)?,
                 "format" => {
                     let format = match value.as_str() {
@@ -608,11 +610,13 @@ mod tests {
 
     #[test]
     fn a_part_of_a_log_is_what_was_asked_for() {
-        let got = log("follow&tail=5&since=1m&attempt=2&grep=a.%2Bb&timestamps=1&from=9&format=sse").expect("good");
+        let got =
+            log("follow&tail=5&since=1m&until=5s&attempt=2&grep=a.%2Bb&timestamps=1&from=9&format=sse").expect("good");
         let select = &got.select;
         assert!(select.follow && got.timestamps && !got.previous);
         assert_eq!((select.tail, select.attempt, select.from), (Some(5), Some(2), Some(9)));
         assert_eq!(select.since_us, Some(now().as_microsecond() - 60_000_000));
+        assert_eq!(select.until_us, Some(now().as_microsecond() - 5_000_000));
         assert!(select.grep.as_ref().is_some_and(|grep| grep.is_match(b"xaXXb\xff")));
         assert_eq!(got.format, Some(Format::Events));
         let mut resumed = got;

@@ -4,6 +4,7 @@ use axum::extract::{Path, RawQuery};
 use axum::http::StatusCode;
 use axum::response::Response;
 use maud::{Markup, html};
+use serde_json::{Map, Value};
 
 use super::act::Deed;
 use super::tail::{self, Tail};
@@ -22,12 +23,13 @@ pub(super) async fn page(visit: Visit, Work(service): Work, Path(id): Path<Strin
         let job = service.job(&visit.caller, id).await?;
         let spec = service.spec(&visit.caller, id).await?;
         let tail = tail::read(&service, &visit.caller, id).await?;
-        Ok::<_, Failure>((job, spec, tail))
+        let result = service.result(&job).await?;
+        Ok::<_, Failure>((job, spec, tail, result))
     };
     match shown.await {
-        Ok((job, spec, tail)) => {
+        Ok((job, spec, tail, result)) => {
             let title = format!("{} · {}", job.name, job.state);
-            let content = content(&visit, &job, &spec, &tail, now_ms());
+            let content = content(&visit, &job, &spec, &tail, result.as_ref(), now_ms());
             visit.page(StatusCode::OK, &title, Some("job.js"), &content)
         }
         Err(failure) => visit.failure(failure),
@@ -55,9 +57,17 @@ pub(super) async fn head(
 }
 
 /// Returns the content of the page.
-pub(super) fn content(visit: &Visit, job: &Job, spec: &Spec, tail: &Tail, now_ms: i64) -> Markup {
+pub(super) fn content(
+    visit: &Visit,
+    job: &Job,
+    spec: &Spec,
+    tail: &Tail,
+    result: Option<&Map<String, Value>>,
+    now_ms: i64,
+) -> Markup {
     html! {
         (summary(visit, job, now_ms))
+        @if let Some(result) = result { (came_to(result)) }
         (log(job, tail))
         (specification(spec))
     }
@@ -208,6 +218,21 @@ fn log(job: &Job, tail: &Tail) -> Markup {
     }
 }
 
+/// Shows what a job says it came to, a row for each name.
+fn came_to(result: &Map<String, Value>) -> Markup {
+    html! {
+        section aria-labelledby="result-title" {
+            h2 #result-title { "Result" }
+            dl.spec {
+                @for (name, value) in result {
+                    dt { (name) }
+                    dd { @match value { Value::String(text) => { (text) }, other => { code { (other) } } } }
+                }
+            }
+        }
+    }
+}
+
 fn specification(spec: &Spec) -> Markup {
     let limits = &spec.limits;
     let json = serde_json::to_string_pretty(spec).unwrap_or_default();
@@ -248,7 +273,8 @@ mod tests {
             last: 2,
         };
         let visit = super::super::visit::tests::visit();
-        content(&visit, job, &spec, &tail, job.created_ms + 300_000).into_string()
+        let result = serde_json::from_str(RESULT).ok();
+        content(&visit, job, &spec, &tail, result.as_ref(), job.created_ms + 300_000).into_string()
     }
 
     fn words(html: &str) -> String {
@@ -263,6 +289,19 @@ mod tests {
             }
         }
         out.split_whitespace().collect::<Vec<_>>().join(" ")
+    }
+
+    const RESULT: &str = r#"{"rows": 12, "table": "<b>orders</b>", "parts": [1, 2]}"#;
+
+    #[test]
+    fn what_a_job_came_to_is_shown_name_by_name() {
+        let page = html(&list::tests::job(1, State::Succeeded), SPEC, "");
+        let rows = [
+            "<dt>rows</dt><dd><code>12</code></dd>",
+            "<dt>table</dt><dd>&lt;b&gt;orders&lt;/b&gt;</dd>",
+            "<dt>parts</dt><dd><code>[1,2]</code></dd>",
+        ];
+        assert!(page.contains(&rows.concat()), "{page}");
     }
 
     const SPEC: &str = r#"{"name": "a", "command": ["echo", "a b"]}"#;

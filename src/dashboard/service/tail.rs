@@ -3,17 +3,20 @@
 use std::time::Duration;
 
 use regex::bytes::Regex;
+use serde_json::{Map, Value};
 
 use super::{Caller, Result, Service, ServiceError};
 use crate::dashboard::job::{Job, JobId};
 use crate::dashboard::log::hub::{Found, Tap, Want};
-use crate::dashboard::log::{Chunk, Line};
+use crate::dashboard::log::{Chunk, Line, Stream};
 use crate::dashboard::store::{Scope, StoreError};
 
 /// How many bytes of lines are given at once.
 const BATCH_BYTES: usize = 256 << 10;
 /// How many stored parts are read at once.
 const PARTS: u32 = 4;
+/// How long the line may be that is a job's result.
+const RESULT_BYTES: usize = 4 << 10;
 /// How long it is waited where neither the hub nor the store has more: the job is about to begin, or another server runs
 /// it.
 const PAUSE: Duration = Duration::from_millis(50);
@@ -28,6 +31,8 @@ pub struct Select {
     pub tail: Option<u64>,
     /// Only lines written at this time or later, in microseconds since 1970.
     pub since_us: Option<i64>,
+    /// Only lines written before this time, in microseconds since 1970.
+    pub until_us: Option<i64>,
     /// Only lines of this attempt, from 1.
     pub attempt: Option<u32>,
     /// Only lines that this matches, in time linear in the line's length.
@@ -39,6 +44,7 @@ pub struct Select {
 impl Select {
     fn wants(&self, line: &Line) -> bool {
         self.since_us.is_none_or(|since| line.at_us >= since)
+            && self.until_us.is_none_or(|until| line.at_us < until)
             && self.attempt.is_none_or(|attempt| line.attempt == attempt)
             && self.grep.as_ref().is_none_or(|grep| grep.is_match(&line.bytes))
     }
@@ -99,6 +105,32 @@ impl Service {
             want: None,
         })
     }
+}
+
+impl Service {
+    /// Returns what a job came to, as it said itself: the JSON object that is the last line of its output, where its output
+    /// is stored whole and that line is one, of 4 KiB at most.
+    ///
+    /// # Errors
+    /// [`ServiceError::Store`].
+    pub async fn result(&self, job: &Job) -> Result<Option<Map<String, Value>>> {
+        if !job.log_complete {
+            return Ok(None);
+        }
+        let Some(end) = self.0.store.log_end(job.id).await? else {
+            return Ok(None);
+        };
+        let lines = end.unpack().map_err(StoreError::Broken)?;
+        let said = lines.iter().rev().find(|line| line.stream != Stream::Note);
+        Ok(said.and_then(result_of))
+    }
+}
+
+fn result_of(line: &Line) -> Option<Map<String, Value>> {
+    if line.partial || line.bytes.len() > RESULT_BYTES {
+        return None;
+    }
+    serde_json::from_slice(&line.bytes).ok()
 }
 
 fn last_line(chunk: Option<&Chunk>) -> u64 {

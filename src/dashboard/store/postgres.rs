@@ -49,12 +49,14 @@ const CHANGES: usize = 4096;
 /// What every session is set to.
 ///
 /// A statement may take 5 s and wait 2 s for a lock. A plan is made for the values at hand, reads no table from end to end
-/// where an index can be had, and looks rows up one by one, for there are never many; compiling it or running it in parallel costs more than these statements take. A session
-/// whose server is gone leaves no transaction open.
+/// where an index can be had, and looks rows up one by one, for there are never many; compiling it or running it in
+/// parallel costs more than these statements take. Entries of an index are read in its order, and not gathered and sorted,
+/// which is what a database does that knows nothing of a table yet (an index of texts can only be gathered from, and is).
+/// A session whose server is gone leaves no transaction open.
 const SESSION: &str = "SET statement_timeout = '5s'; SET lock_timeout = '2s';
     SET idle_in_transaction_session_timeout = '10s'; SET plan_cache_mode = force_custom_plan;
     SET enable_seqscan = off; SET enable_hashjoin = off; SET enable_mergejoin = off; SET jit = off;
-    SET max_parallel_workers_per_gather = 0";
+    SET enable_bitmapscan = off; SET max_parallel_workers_per_gather = 0";
 
 /// A store in PostgreSQL; cheap to clone, all clones are one. The connections are closed with the last clone.
 #[derive(Clone)]
