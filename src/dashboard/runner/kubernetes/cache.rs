@@ -13,6 +13,8 @@ use crate::dashboard::job::{JobId, Phase, Seen};
 #[derive(Default)]
 struct Known {
     job: Option<JobFacts>,
+    /// The API server has no Job for these pods.
+    jobless: bool,
     /// In the order of attempts.
     pods: Vec<PodFacts>,
     /// Why the last pod could not be created.
@@ -23,8 +25,23 @@ struct Known {
 }
 
 impl Known {
+    /// Returns whether only pods were seen, and it is not known whether there is a Job.
+    fn lacks_job(&self) -> bool {
+        self.job.is_none() && !self.jobless && !self.pods.is_empty()
+    }
+
     fn seen(&self) -> Seen {
-        observed::seen(self.job.as_ref(), &self.pods, self.uncreated.as_deref())
+        let seen = observed::seen(self.job.as_ref(), &self.pods, self.uncreated.as_deref());
+        if self.lacks_job() {
+            return Seen {
+                phase: Phase::Waiting,
+                reason: None,
+                message: None,
+                finished_ms: None,
+                ..seen
+            };
+        }
+        seen
     }
 }
 
@@ -91,6 +108,7 @@ impl Cache {
         let mut state = self.state();
         let known = state.jobs.entry(job.id).or_default();
         known.job = Some(job);
+        known.jobless = false;
         known.changed.notify_waiters();
     }
 
@@ -152,6 +170,20 @@ impl Cache {
             }
         }
         changed
+    }
+
+    /// Returns whether pods were seen of a Job that was not. Two watches have no common order: the Job may be on its way, or
+    /// gone.
+    pub(super) fn lacks_job(&self, id: JobId) -> bool {
+        let state = self.state();
+        state.jobs.get(&id).is_some_and(Known::lacks_job)
+    }
+
+    /// Remembers that the API server has no Job for a job's pods.
+    pub(super) fn set_jobless(&self, id: JobId) {
+        if let Some(known) = self.state().jobs.get_mut(&id) {
+            known.jobless = known.job.is_none();
+        }
     }
 
     /// Remembers why a Job's pod cannot be created; nothing of a Job that is not known.

@@ -122,6 +122,12 @@ impl Fake {
         self.lock().objects.get(&(kind, name.to_owned())).cloned()
     }
 
+    /// Puts an object there without a word to the watches, as if they were late.
+    pub(super) fn put_unseen(&self, kind: &'static str, object: Value) {
+        let name = object["metadata"]["name"].as_str().expect("a name").to_owned();
+        self.lock().objects.insert((kind, name), object);
+    }
+
     /// Removes an object without a word to the watches, as if they had missed it.
     pub(super) fn delete_unseen(&self, kind: &'static str, name: &str) {
         self.lock().objects.remove(&(kind, name.to_owned()));

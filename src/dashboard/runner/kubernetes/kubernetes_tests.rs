@@ -279,6 +279,38 @@ async fn a_job_that_is_deleted_outside_is_told() {
 }
 
 #[tokio::test]
+async fn a_pod_that_is_seen_before_its_job_does_not_say_that_the_job_is_gone() {
+    let fake = Fake::default();
+    let runner = fake.runner();
+    let mut watch = Watch::of(&runner);
+    watch.until("synced").await;
+    let job = json!({"metadata": {"name": name(), "labels": labels()}, "spec": {"template": {}}});
+    fake.put_unseen("jobs", job.clone());
+    fake.put("pods", ended(1, 0));
+    assert_eq!(watch.next().await, "Succeeded");
+    // The watch of Jobs tells of it at last, and nothing of that is new.
+    fake.put("jobs", job);
+    fake.delete("pods", "pod-1");
+    assert_eq!(watch.next().await, "Waiting");
+    let named = format!("GET /apis/batch/v1/namespaces/demo/jobs/{}", name());
+    assert_eq!(fake.asked(&named).len(), 1);
+}
+
+#[tokio::test]
+async fn pods_whose_job_is_gone_are_told_as_that_and_the_job_is_asked_for_once() {
+    let fake = Fake::default();
+    let runner = fake.runner();
+    fake.put("pods", running(1));
+    let mut watch = Watch::of(&runner);
+    assert_eq!(watch.next().await, "Ending Gone");
+    assert_eq!(watch.next().await, "synced");
+    fake.put("pods", ended(1, 0));
+    assert_eq!(watch.next().await, "Gone Gone");
+    let named = format!("GET /apis/batch/v1/namespaces/demo/jobs/{}", name());
+    assert_eq!(fake.asked(&named).len(), 1);
+}
+
+#[tokio::test]
 async fn a_watch_that_is_too_old_is_listed_again_and_what_is_missing_is_gone() {
     let fake = Fake::default();
     let runner = fake.runner();

@@ -113,13 +113,18 @@ impl Kubernetes {
                 Ok(changed) => {
                     cuts = 0;
                     let now = job_list.done && pod_list.done;
-                    let ended = if now && !synced {
-                        pause.reset();
-                        self.tell_all(told).await
-                    } else if now {
+                    if !now {
+                        continue;
+                    }
+                    let changed = if synced { changed } else { self.cache().ids() };
+                    if let Err(error) = self.find_jobs(&changed).await {
+                        return format!("the API server does not answer: {}", trouble::chain(&error));
+                    }
+                    let ended = if synced {
                         self.tell(told, &changed).await
                     } else {
-                        continue;
+                        pause.reset();
+                        self.tell_all(told).await
                     };
                     if ended.is_none() {
                         return "nobody listens".to_owned();
@@ -138,6 +143,19 @@ impl Kubernetes {
                 Err(error) => return trouble::blind(&error, self.namespace()),
             }
         }
+    }
+
+    /// Asks for the Jobs of pods whose Job was not seen: what one watch sees may come before what another one does, and only
+    /// the API server knows that there is no Job.
+    async fn find_jobs(&self, changed: &[JobId]) -> kube::Result<()> {
+        let jobs: Api<KubeJob> = Api::namespaced(self.calls(), self.namespace());
+        for id in changed.iter().copied().filter(|id| self.cache().lacks_job(*id)) {
+            match jobs.get_opt(&desired::name(id)).await?.as_ref().and_then(JobFacts::of) {
+                Some(facts) => self.cache().put_job(facts),
+                None => self.cache().set_jobless(id),
+            }
+        }
+        Ok(())
     }
 
     async fn tell_all(&self, told: &mpsc::Sender<Told>) -> Option<()> {
