@@ -41,10 +41,6 @@ const TESTS: &[&[Test]] = &[
     faults::TESTS,
 ];
 
-/// Tests that fail now and then for a reason that is not found yet. They are shown as ignored, never as passed, and run
-/// with `--ignored`.
-const UNSTEADY: [&str; 1] = ["network::a_bad_network_loses_nothing"];
-
 fn main() -> ExitCode {
     let mut args = Arguments::from_args();
     // One cluster for all, so one test at a time.
@@ -54,7 +50,7 @@ fn main() -> ExitCode {
         .iter()
         .flat_map(|tests| tests.iter())
         .map(|&(name, test)| {
-            let ignored = matches!(skip, Some(Skip::Quietly(_))) || UNSTEADY.contains(&name);
+            let ignored = matches!(skip, Some(Skip::Quietly(_)));
             let refused = match &skip {
                 Some(Skip::AsFailure(why)) => Some(why.clone()),
                 _ => None,

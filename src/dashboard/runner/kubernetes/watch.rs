@@ -19,7 +19,7 @@ use tokio::time::Instant;
 use super::cache::Cache;
 use super::observed::{self, FAILED_CREATE, JobFacts, PodFacts};
 use super::pause::Pause;
-use super::{Kubernetes, desired, trouble};
+use super::{ANSWER_LIMIT, Kubernetes, desired, trouble};
 use crate::dashboard::job::JobId;
 use crate::dashboard::runner::Told;
 
@@ -33,15 +33,39 @@ const CUTS: u32 = 3;
 /// A list that is being read, or was.
 struct Listing<T> {
     listed: BTreeSet<T>,
+    /// It is being read.
+    reading: bool,
+    /// It was read to its end, and is not older than what was told last.
     done: bool,
+    /// All of it was told.
+    told: bool,
 }
 
 impl<T> Listing<T> {
     fn new() -> Self {
         Self {
             listed: BTreeSet::new(),
+            reading: false,
             done: false,
+            told: false,
         }
+    }
+
+    /// Begins to read it. One that was read and waits for the other to be read counts all the same: where a watch is too
+    /// old again and again, the two would else never be done at one moment.
+    fn begin(&mut self) {
+        self.listed.clear();
+        self.reading = true;
+        if std::mem::take(&mut self.told) {
+            self.done = false;
+        }
+    }
+
+    /// Ends to read it, and returns what is in it.
+    fn end(&mut self) -> BTreeSet<T> {
+        self.reading = false;
+        self.done = true;
+        std::mem::take(&mut self.listed)
     }
 }
 
@@ -117,13 +141,20 @@ impl Kubernetes {
                         continue;
                     }
                     let changed = if synced { changed } else { self.cache().ids() };
-                    if let Err(error) = self.find_jobs(&changed).await {
-                        return format!("the API server does not answer: {}", trouble::chain(&error));
+                    // The body of an answer can stop coming.
+                    let found = tokio::time::timeout(ANSWER_LIMIT, self.find_jobs(&changed, &mut job_list));
+                    match found.await {
+                        Ok(Ok(())) => {}
+                        Ok(Err(error)) => {
+                            return format!("the API server does not answer: {}", trouble::chain(&error));
+                        }
+                        Err(_) => return "the API server takes too long to say what Jobs there are".to_owned(),
                     }
                     let ended = if synced {
                         self.tell(told, &changed).await
                     } else {
                         pause.reset();
+                        (job_list.told, pod_list.told) = (true, true);
                         self.tell_all(told).await
                     };
                     if ended.is_none() {
@@ -147,11 +178,16 @@ impl Kubernetes {
 
     /// Asks for the Jobs of pods whose Job was not seen: what one watch sees may come before what another one does, and only
     /// the API server knows that there is no Job.
-    async fn find_jobs(&self, changed: &[JobId]) -> kube::Result<()> {
+    async fn find_jobs(&self, changed: &[JobId], list: &mut Listing<JobId>) -> kube::Result<()> {
         let jobs: Api<KubeJob> = Api::namespaced(self.calls(), self.namespace());
         for id in changed.iter().copied().filter(|id| self.cache().lacks_job(*id)) {
-            match jobs.get_opt(&desired::name(id)).await?.as_ref().and_then(JobFacts::of) {
-                Some(facts) => self.cache().put_job(facts),
+            let found = jobs.get_opt(&desired::name(id)).await?;
+            match found.as_ref().and_then(JobFacts::of) {
+                Some(facts) => {
+                    // A list that is being read can be older than it.
+                    list.listed.insert(id);
+                    self.cache().put_job(facts);
+                }
                 None => self.cache().set_jobless(id),
             }
         }
@@ -181,7 +217,7 @@ impl Kubernetes {
 fn take_job(cache: &Cache, list: &mut Listing<JobId>, event: Event<KubeJob>) -> Vec<JobId> {
     match event {
         Event::Init => {
-            *list = Listing::new();
+            list.begin();
             Vec::new()
         }
         Event::InitApply(job) | Event::Apply(job) => {
@@ -189,16 +225,13 @@ fn take_job(cache: &Cache, list: &mut Listing<JobId>, event: Event<KubeJob>) -> 
                 return Vec::new();
             };
             let id = facts.id;
-            if !list.done {
+            if list.reading {
                 list.listed.insert(id);
             }
             cache.put_job(facts);
             vec![id]
         }
-        Event::InitDone => {
-            list.done = true;
-            cache.keep_jobs(&std::mem::take(&mut list.listed))
-        }
+        Event::InitDone => cache.keep_jobs(&list.end()),
         Event::Delete(job) => {
             let Some(facts) = JobFacts::of(&job) else {
                 return Vec::new();
@@ -215,7 +248,7 @@ fn take_job(cache: &Cache, list: &mut Listing<JobId>, event: Event<KubeJob>) -> 
 fn take_pod(cache: &Cache, list: &mut Listing<String>, event: Event<Pod>) -> Vec<JobId> {
     match event {
         Event::Init => {
-            *list = Listing::new();
+            list.begin();
             Vec::new()
         }
         Event::InitApply(pod) | Event::Apply(pod) => {
@@ -223,16 +256,13 @@ fn take_pod(cache: &Cache, list: &mut Listing<String>, event: Event<Pod>) -> Vec
                 return Vec::new();
             };
             let id = facts.id;
-            if !list.done {
+            if list.reading {
                 list.listed.insert(facts.uid.clone());
             }
             cache.put_pod(facts);
             vec![id]
         }
-        Event::InitDone => {
-            list.done = true;
-            cache.keep_pods(&std::mem::take(&mut list.listed))
-        }
+        Event::InitDone => cache.keep_pods(&list.end()),
         Event::Delete(pod) => {
             let Some(facts) = PodFacts::of(&pod) else {
                 return Vec::new();
@@ -250,4 +280,28 @@ fn take_event(cache: &Cache, event: Event<KubeEvent>) -> Vec<JobId> {
     let told = observed::failed_create(&event);
     let told = told.and_then(|(name, why)| cache.put_uncreated(&name, why));
     told.into_iter().collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn two_lists_that_never_rest_at_one_moment_are_done_all_the_same() {
+        let (mut jobs, mut pods) = (Listing::<u8>::new(), Listing::<u8>::new());
+        jobs.begin();
+        pods.begin();
+        jobs.listed.insert(1);
+        assert_eq!(jobs.end(), BTreeSet::from([1]));
+        // The watch of Jobs is too old at once, and pods are not listed yet.
+        jobs.begin();
+        pods.end();
+        assert!(jobs.reading && jobs.done && pods.done);
+        (jobs.told, pods.told) = (true, true);
+        // What was told is not to be told again from an old list.
+        pods.begin();
+        assert!(!pods.done && jobs.done);
+        jobs.begin();
+        assert!(!jobs.done);
+    }
 }
