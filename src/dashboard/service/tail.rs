@@ -121,13 +121,13 @@ impl Service {
             return Ok(None);
         };
         let lines = end.unpack().map_err(StoreError::Broken)?;
-        let said = lines.iter().rev().find(|line| line.stream != Stream::Note);
-        Ok(said.and_then(result_of))
+        // A word of the dashboard at the end says that output is missing there, so the line before it is not the last one.
+        Ok(lines.last().and_then(result_of))
     }
 }
 
 fn result_of(line: &Line) -> Option<Map<String, Value>> {
-    if line.partial || line.bytes.len() > RESULT_BYTES {
+    if line.stream == Stream::Note || line.partial || line.bytes.len() > RESULT_BYTES {
         return None;
     }
     serde_json::from_slice(&line.bytes).ok()

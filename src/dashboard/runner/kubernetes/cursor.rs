@@ -304,7 +304,9 @@ impl Decoder {
             self.stamp.clear();
             self.at = At::Stamp;
             if said.is_empty() {
-            } else if self.timed || self.untimed.is_some() {
+                return line.len();
+            }
+            if self.timed || self.untimed.is_some() {
                 out.push(Read::Said(said));
             } else {
                 self.untimed = Some(said);

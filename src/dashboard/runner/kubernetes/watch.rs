@@ -179,9 +179,8 @@ impl Kubernetes {
     /// Asks for the Jobs of pods whose Job was not seen: what one watch sees may come before what another one does, and only
     /// the API server knows that there is no Job.
     async fn find_jobs(&self, changed: &[JobId], list: &mut Listing<JobId>) -> kube::Result<()> {
-        let jobs: Api<KubeJob> = Api::namespaced(self.calls(), self.namespace());
         for id in changed.iter().copied().filter(|id| self.cache().lacks_job(*id)) {
-            let found = jobs.get_opt(&desired::name(id)).await?;
+            let found = self.jobs().get_opt(&desired::name(id)).await?;
             match found.as_ref().and_then(JobFacts::of) {
                 Some(facts) => {
                     // A list that is being read can be older than it.
