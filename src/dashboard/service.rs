@@ -17,7 +17,7 @@ use super::job::{self, Change, Job, JobId, State, reason};
 use super::log::hub::Hub;
 use super::runner::{Runner, RunnerError};
 use super::store::documents::Kind;
-use super::store::{Changed, Counts, Created, Filter, JobStore, Key, NewJob, Page, Scope, StoreError};
+use super::store::{Changed, Counts, Created, Filter, JobStore, Key, Listed, NewJob, Page, Scope, StoreError};
 
 /// How many jobs a page may have.
 pub const PAGE_LIMIT: u32 = 500;
@@ -260,7 +260,7 @@ impl Service {
     ///
     /// # Errors
     /// [`ServiceError::Store`].
-    pub async fn list(&self, caller: &Caller, filter: &Filter, page: Page) -> Result<Vec<Job>> {
+    pub async fn list(&self, caller: &Caller, filter: &Filter, page: Page) -> Result<Vec<Listed>> {
         let page = Page {
             limit: page.limit.clamp(1, PAGE_LIMIT),
             ..page

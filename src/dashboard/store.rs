@@ -10,6 +10,7 @@ pub mod sqlite;
 mod fault;
 mod gram;
 mod list;
+mod listed;
 mod migration;
 mod row;
 
@@ -21,6 +22,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 
 use self::documents::Documents;
+pub use self::listed::Listed;
 use super::job::spec::Spec;
 use super::job::template::Origin;
 use super::job::{Change, Job, JobId, State};
@@ -216,7 +218,7 @@ pub trait JobStore: Documents {
     ///
     /// # Errors
     /// As every call.
-    async fn list(&self, scope: &Scope, filter: &Filter, page: Page) -> Result<Vec<Job>, StoreError>;
+    async fn list(&self, scope: &Scope, filter: &Filter, page: Page) -> Result<Vec<Listed>, StoreError>;
 
     /// Returns the counters.
     ///

@@ -21,7 +21,7 @@ use labctl::dashboard::service::tail::{Item, Select};
 use labctl::dashboard::service::{Action, Caller, Service, ServiceError};
 use labctl::dashboard::store::documents::{Document, Documents, Kind, Mark, NewDocument};
 use labctl::dashboard::store::sqlite::{self, Sqlite};
-use labctl::dashboard::store::{Changed, Counts, Created, Filter, JobStore, NewJob, Page, Scope, StoreError};
+use labctl::dashboard::store::{Changed, Counts, Created, Filter, JobStore, Listed, NewJob, Page, Scope, StoreError};
 
 pub(crate) const LIMIT: Duration = Duration::from_secs(30);
 
@@ -107,7 +107,7 @@ impl JobStore for Flaky {
     async fn spec(&self, id: JobId) -> Result<Option<Spec>, StoreError> {
         self.answer()?.spec(id).await
     }
-    async fn list(&self, scope: &Scope, filter: &Filter, page: Page) -> Result<Vec<Job>, StoreError> {
+    async fn list(&self, scope: &Scope, filter: &Filter, page: Page) -> Result<Vec<Listed>, StoreError> {
         self.answer()?.list(scope, filter, page).await
     }
     async fn counts(&self, scope: &Scope) -> Result<Counts, StoreError> {

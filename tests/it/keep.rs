@@ -8,7 +8,7 @@ use labctl::dashboard::job::{Job, State};
 use labctl::dashboard::log::Stream;
 use labctl::dashboard::service::tail::Select;
 use labctl::dashboard::service::{Action, ServiceError};
-use labctl::dashboard::store::{Filter, JobStore as _, Page};
+use labctl::dashboard::store::{Filter, JobStore as _, Listed, Page};
 
 use crate::dashboard::{Dashboard, LIMIT, caller, in_order, shell, text};
 
@@ -47,7 +47,7 @@ impl Dashboard {
             limit: 500,
         };
         let listed = self.service.list(&caller(), &Filter::default(), page).await;
-        listed.expect("a list")
+        listed.expect("a list").into_iter().map(Listed::into_job).collect()
     }
 
     async fn until_listed(&self, what: &str, wanted: impl Fn(&[Job]) -> bool) -> Vec<Job> {

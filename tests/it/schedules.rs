@@ -7,7 +7,7 @@ use labctl::dashboard::job::schedule::Schedule;
 use labctl::dashboard::job::{Job, State};
 use labctl::dashboard::service::Action;
 use labctl::dashboard::store::documents::{Documents as _, Kind, Mark, NewDocument};
-use labctl::dashboard::store::{Filter, Page, StoreError};
+use labctl::dashboard::store::{Filter, Listed, Page, StoreError};
 use serde_json::{Value, json};
 
 use crate::dashboard::{Dashboard, caller};
@@ -24,7 +24,8 @@ async fn made(dashboard: &Dashboard, name: &str) -> Vec<Job> {
         after: None,
         limit: 500,
     };
-    dashboard.service.list(&caller(), &filter, page).await.expect("a list")
+    let listed = dashboard.service.list(&caller(), &filter, page).await;
+    listed.expect("a list").into_iter().map(Listed::into_job).collect()
 }
 
 async fn mark(dashboard: &Dashboard, name: &str) -> Option<Mark> {

@@ -14,7 +14,7 @@ use crate::dashboard::job::spec::{Fault, Spec};
 use crate::dashboard::job::template::{Origin, Template};
 use crate::dashboard::job::{self, Job, State};
 use crate::dashboard::store::documents::{Document, Kind, Mark};
-use crate::dashboard::store::{Created, Filter, JobStore, Key, NewJob, Page, Scope, StoreError};
+use crate::dashboard::store::{Created, Filter, JobStore, Key, Listed, NewJob, Page, Scope, StoreError};
 
 /// How many jobs that have not ended are looked for.
 const UNENDED: u32 = 100;
@@ -247,7 +247,12 @@ impl Control {
             after: None,
             limit: UNENDED,
         };
-        self.0.store.list(&Scope::Owner(owner.to_owned()), &filter, page).await
+        let jobs = self
+            .0
+            .store
+            .list(&Scope::Owner(owner.to_owned()), &filter, page)
+            .await?;
+        Ok(jobs.into_iter().map(Listed::into_job).collect())
     }
 
     async fn ask_to_end(&self, mut job: Job) -> Result<(), StoreError> {

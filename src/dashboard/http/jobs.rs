@@ -9,6 +9,8 @@ use axum::extract::State;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use futures_util::StreamExt as _;
+use serde::Serialize;
+use serde_json::value::{RawValue, to_raw_value};
 use sha2::{Digest as _, Sha256};
 
 use super::api::{ApiCounts, ApiDetail, ApiJob, ApiJobOfTemplate, ApiPage};
@@ -22,7 +24,7 @@ use super::{Api, accept};
 use crate::dashboard::job::spec::Spec;
 use crate::dashboard::job::{Job, JobId};
 use crate::dashboard::service::{Action, Caller, PAGE_LIMIT, Service, ServiceError};
-use crate::dashboard::store::{Created, Page};
+use crate::dashboard::store::{Created, Listed, Page};
 
 /// The media types of a list; the first one is the default.
 const LIST_MEDIA: [&str; 2] = ["application/json", "application/x-ndjson"];
@@ -169,25 +171,53 @@ pub(super) async fn list(
     let link = next
         .as_deref()
         .map(|cursor| format!("</jobs?{}>; rel=\"next\"", list.next(cursor)));
-    let page = ApiPage {
-        jobs: jobs.into_iter().map(ApiJob::from).collect(),
-        next,
-    };
-    let body = serde_json::to_vec(&page).map_err(|error| internal(&error))?;
-    let mut tag = String::from("W/\"");
-    for byte in &Sha256::digest(&body)[..12] {
-        _ = write!(tag, "{byte:02x}");
-    }
-    tag.push('"');
+    let tag = page_tag(&jobs, next.is_some());
     if conditions.knows(&tag) {
         return Ok(not_modified(&tag));
     }
+    let body = body(&jobs, next.as_deref()).map_err(|error| internal(&error))?;
     let kind = [(header::CONTENT_TYPE, HeaderValue::from_static(LIST_MEDIA[0]))];
     let mut response = (kind, etag(&tag), body).into_response();
     if let Some(link) = link.and_then(|link| HeaderValue::from_str(&link).ok()) {
         response.headers_mut().insert(header::LINK, link);
     }
     Ok(response)
+}
+
+/// An [`ApiPage`] of jobs that are written already.
+#[derive(Serialize)]
+struct Written<'a> {
+    jobs: Vec<&'a RawValue>,
+    next: Option<&'a str>,
+}
+
+fn body(jobs: &[Listed], next: Option<&str>) -> serde_json::Result<Vec<u8>> {
+    let jobs = jobs
+        .iter()
+        .map(|job| job.written(|job| to_raw_value(&ApiJob::from(job.clone()))));
+    serde_json::to_vec(&Written {
+        jobs: jobs.collect::<Result<_, _>>()?,
+        next,
+    })
+}
+
+/// Returns the tag of a page: another job, another version of one, or another page after it is another page. The jobs
+/// themselves need not be looked at, as every change of one gives it a version.
+fn page_tag(jobs: &[Listed], more: bool) -> String {
+    let mut digest = Sha256::new();
+    // A labctl that writes jobs differently writes other pages.
+    digest.update(env!("CARGO_PKG_VERSION"));
+    digest.update([u8::from(more)]);
+    for job in jobs {
+        digest.update(job.id.number().to_be_bytes());
+        digest.update(job.version.to_be_bytes());
+    }
+    let mut tag = String::from("W/\"");
+    for byte in &digest.finalize()[..12] {
+        _ = write!(tag, "{byte:02x}");
+    }
+    tag.push('"');
+    tag
 }
 
 fn internal(error: &serde_json::Error) -> Problem {
@@ -253,7 +283,7 @@ impl Export {
         }
         let mut out = Vec::new();
         for job in jobs {
-            serde_json::to_writer(&mut out, &ApiJob::from(job)).map_err(|error| internal(&error))?;
+            serde_json::to_writer(&mut out, &ApiJob::from(job.into_job())).map_err(|error| internal(&error))?;
             out.push(b'\n');
         }
         Ok(Some(out.into()))
@@ -415,4 +445,65 @@ pub(super) async fn rerun(
     IdempotencyKey(key): IdempotencyKey,
 ) -> Answer {
     Ok(created(api.service()?.rerun(&caller, id, key).await?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::dashboard::job::State;
+
+    fn job(version: i64) -> Listed {
+        Listed::new(Job {
+            id: JobId::at(1_800_000_000_000),
+            name: "test".into(),
+            owner: "ada \"l\"".into(),
+            state: State::Failed,
+            reason: Some("ExitCode".into()),
+            message: Some("the program said \u{fffd}\n".into()),
+            template: None,
+            labels: [("team".to_owned(), "ü".to_owned())].into(),
+            parent: None,
+            created_ms: 1_800_000_000_000,
+            started_ms: Some(1_800_000_000_001),
+            finished_ms: None,
+            exit_code: Some(3),
+            attempts: 1,
+            cancelling: false,
+            log_complete: true,
+            version,
+        })
+    }
+
+    #[test]
+    fn a_page_of_rows_that_are_written_already_is_the_page_of_the_api() {
+        for next in [None, Some("cursor")] {
+            let jobs = [job(1), job(2)];
+            let page = ApiPage {
+                jobs: jobs.iter().map(|job| ApiJob::from((**job).clone())).collect(),
+                next: next.map(Into::into),
+            };
+            let page = serde_json::to_string(&page).expect("written");
+            // Once written anew, once from what was kept.
+            for _ in 0..2 {
+                let body = body(&jobs, next).expect("written");
+                assert_eq!(String::from_utf8(body).expect("text"), page);
+            }
+        }
+    }
+
+    #[test]
+    fn the_tag_of_a_page_is_of_its_jobs_their_versions_and_whether_there_are_more() {
+        let tags = [
+            page_tag(&[], false),
+            page_tag(&[job(1)], false),
+            page_tag(&[job(2)], false),
+            page_tag(&[job(2)], true),
+            page_tag(&[job(2), job(2)], true),
+        ];
+        for (place, tag) in tags.iter().enumerate() {
+            assert!(tag.starts_with("W/\"") && tag.ends_with('"'), "{tag}");
+            assert!(!tags[..place].contains(tag), "{tags:?}");
+        }
+        assert_eq!(tags[1], page_tag(&[job(1)], false));
+    }
 }

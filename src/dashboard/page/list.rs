@@ -11,14 +11,14 @@ use super::visit::{Visit, Work};
 use crate::dashboard::control::now_ms;
 use crate::dashboard::job::{Job, State};
 use crate::dashboard::service::{Result, Service};
-use crate::dashboard::store::{Counts, Page};
+use crate::dashboard::store::{Counts, Listed, Page};
 
 /// What the page shows.
 pub(super) struct Shown {
     pub(super) query: Query,
     pub(super) faults: Faults,
     pub(super) counts: Counts,
-    pub(super) jobs: Vec<Job>,
+    pub(super) jobs: Vec<Listed>,
     /// There are older jobs than these.
     pub(super) more: bool,
     /// What was done before this page was asked for.
@@ -356,7 +356,7 @@ pub(super) mod tests {
             query,
             faults,
             counts,
-            jobs,
+            jobs: jobs.into_iter().map(Listed::new).collect(),
             more: false,
             notice: None,
             now_ms: NOW,

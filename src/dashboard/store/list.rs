@@ -15,14 +15,17 @@ use async_trait::async_trait;
 
 use self::sql::Maker;
 use super::gram::Sought;
+use super::listed::{self, Key, Listed, Rows};
 use super::{Filter, Page, Scope, StoreError};
 use crate::dashboard::job::{Job, JobId, State};
 
 /// How many ids the first walk of each index has at most, and how much longer every next one is.
 const FIRST_WALK: i64 = 2048;
 const LONGER: i64 = 8;
-/// How many ids an index of PostgreSQL may have left to be walked in place of one over texts: reading as many rows takes
-/// about as long as finding a text that is in one name of a thousand.
+/// Finding a text in PostgreSQL's index over texts takes about as long as reading one row of so many of all that there
+/// are: where another index has no more left than that, it is walked instead.
+const TEXT_SHARE: i64 = 64;
+/// The most that is walked instead, and so how many ids of an index are looked at at most to know it.
 const TEXT_WALK: i64 = 8192;
 /// From how many characters on a text can be the beginning of an id: these eight tell 8 ms of creation apart.
 const ID_CHARACTERS: usize = 8;
@@ -108,8 +111,17 @@ pub(super) trait Ask: Send {
     /// What it speaks.
     const DIALECT: Dialect;
 
-    /// Returns jobs whose columns are [`columns`].
-    async fn jobs(&mut self, statement: Statement) -> Result<Vec<Job>, StoreError>;
+    /// Returns the jobs of a statement whose columns are [`columns`].
+    async fn jobs(&mut self, statement: &Statement) -> Result<Vec<Job>, StoreError>;
+
+    /// Returns which jobs [`Self::jobs`] would return, without reading more of them than that.
+    async fn keys(&mut self, statement: &Statement) -> Result<Vec<Key>, StoreError>;
+
+    /// Returns the jobs with these ids, as far as there are any.
+    async fn with_ids(&mut self, ids: Vec<i64>) -> Result<Vec<Job>, StoreError>;
+
+    /// Returns how many jobs there are, everybody's and in every state.
+    async fn size(&mut self) -> Result<i64, StoreError>;
 
     /// Returns the one row of a statement that asks how far a walk comes.
     async fn reach(&mut self, statement: Statement) -> Result<Reach, StoreError>;
@@ -118,19 +130,21 @@ pub(super) trait Ask: Send {
 /// Returns a page of a list, newest first.
 pub(super) async fn page<A: Ask>(
     database: &mut A,
+    rows: &Rows,
     scope: &Scope,
     filter: &Filter,
     page: Page,
-) -> Result<Vec<Job>, StoreError> {
+) -> Result<Vec<Listed>, StoreError> {
+    let mut source = Source { database, rows };
     let Some(wanted) = Wanted::new(scope, filter, page) else {
         return Ok(Vec::new());
     };
     let Some(text) = filter.text.as_deref().filter(|text| !text.is_empty()) else {
-        return find(database, &wanted).await;
+        return find(&mut source, &wanted).await;
     };
-    let mut jobs = find(database, &wanted.clone().with_text(text)).await?;
+    let mut jobs = find(&mut source, &wanted.clone().with_text(text)).await?;
     if let Some(by_id) = wanted.with_id(text) {
-        jobs.extend(find(database, &by_id).await?);
+        jobs.extend(find(&mut source, &by_id).await?);
         jobs.sort_unstable_by_key(|job| std::cmp::Reverse(job.id));
         jobs.dedup_by_key(|job| job.id);
         jobs.truncate(usize::try_from(page.limit).unwrap_or(usize::MAX));
@@ -301,12 +315,46 @@ impl Part {
     }
 }
 
-async fn find<A: Ask>(database: &mut A, wanted: &Wanted) -> Result<Vec<Job>, StoreError> {
+/// A database, and what was read of it lately.
+struct Source<'a, A> {
+    database: &'a mut A,
+    rows: &'a Rows,
+}
+
+impl<A: Ask> Source<'_, A> {
+    /// Returns the jobs of a statement, newest first; `limit` is how many it has at most.
+    async fn jobs(&mut self, statement: &Statement, limit: i64) -> Result<Vec<Listed>, StoreError> {
+        if limit > listed::PAGE {
+            let jobs = self.database.jobs(statement).await?;
+            return Ok(jobs.into_iter().map(Listed::new).collect());
+        }
+        let keys = self.database.keys(statement).await?;
+        let (mut found, missing) = self.rows.known(&keys);
+        if missing.is_empty() {
+            return Ok(found);
+        }
+        let read = self.database.with_ids(missing).await?;
+        let read: Vec<Listed> = read.into_iter().map(Listed::new).collect();
+        self.rows.keep(&read);
+        found.extend(read);
+        found.sort_unstable_by_key(|job| std::cmp::Reverse(job.id));
+        let is_as_said = |(job, key): (&Listed, &Key)| job.id == key.id && job.version == key.version;
+        if found.len() == keys.len() && found.iter().zip(&keys).all(is_as_said) {
+            return Ok(found);
+        }
+        // One of them was changed or deleted between the two statements: it may not belong here any more.
+        let jobs = self.database.jobs(statement).await?;
+        Ok(jobs.into_iter().map(Listed::new).collect())
+    }
+}
+
+async fn find<A: Ask>(source: &mut Source<'_, A>, wanted: &Wanted) -> Result<Vec<Listed>, StoreError> {
     let leads = wanted.leads();
     if let [lead] = leads[..] {
         let maker = Maker::new(A::DIALECT, wanted, lead, wanted.from, wanted.below);
         if !maker.has_rest() {
-            return database.jobs(maker.jobs(wanted.limit, Some(wanted.limit))).await;
+            let statement = maker.jobs(wanted.limit, Some(wanted.limit));
+            return source.jobs(&statement, wanted.limit).await;
         }
     }
     let mut found = Vec::new();
@@ -323,7 +371,7 @@ async fn find<A: Ask>(database: &mut A, wanted: &Wanted) -> Result<Vec<Job>, Sto
             }
             // Whoever does not end before the shortest that ends is not it.
             let length = best.filter(|best| best.ends).map_or(length, |best| best.ids.max(1));
-            let part = look(database, wanted, lead, below, length).await?;
+            let part = look(source.database, wanted, lead, below, length).await?;
             if best.is_none_or(|best| part.beats(&best)) {
                 best = Some(part);
             }
@@ -332,7 +380,7 @@ async fn find<A: Ask>(database: &mut A, wanted: &Wanted) -> Result<Vec<Job>, Sto
         let Some(part) = best else { return Ok(found) };
         let left = wanted.limit - i64::try_from(found.len()).unwrap_or(i64::MAX);
         let maker = Maker::new(A::DIALECT, wanted, part.lead, part.oldest, below);
-        found.extend(database.jobs(maker.jobs(left, Some(length))).await?);
+        found.extend(source.jobs(&maker.jobs(left, Some(length)), left).await?);
         if part.ends || i64::try_from(found.len()).is_ok_and(|found| found >= wanted.limit) {
             return Ok(found);
         }
@@ -342,9 +390,10 @@ async fn find<A: Ask>(database: &mut A, wanted: &Wanted) -> Result<Vec<Job>, Sto
         // not in every name; but it can be in so many that another index has less left.
         if A::DIALECT == Dialect::Postgres && wanted.text.is_some() {
             let mut best: Option<Part> = None;
+            let walk = (source.database.size().await? / TEXT_SHARE).clamp(1, TEXT_WALK);
             for lead in leads.iter().copied().filter(|lead| *lead != Lead::Text) {
-                let length = best.map_or(TEXT_WALK, |best| best.ids.max(1));
-                let part = look(database, wanted, lead, below, length).await?;
+                let length = best.map_or(walk, |best| best.ids.max(1));
+                let part = look(source.database, wanted, lead, below, length).await?;
                 if part.ends {
                     best = Some(part);
                 }
@@ -352,7 +401,7 @@ async fn find<A: Ask>(database: &mut A, wanted: &Wanted) -> Result<Vec<Job>, Sto
             let (lead, ids) = best.map_or((Lead::Text, None), |best| (best.lead, Some(best.ids + 1)));
             let left = wanted.limit - i64::try_from(found.len()).unwrap_or(i64::MAX);
             let maker = Maker::new(A::DIALECT, wanted, lead, wanted.from, below);
-            found.extend(database.jobs(maker.jobs(left, ids)).await?);
+            found.extend(source.jobs(&maker.jobs(left, ids), left).await?);
             return Ok(found);
         }
     }

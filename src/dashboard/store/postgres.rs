@@ -24,6 +24,7 @@ use sqlx::{AssertSqlSafe, ConnectOptions as _, Connection as _, Executor as _, P
 use tokio::sync::broadcast;
 
 use super::list::{self, Ask, Bind, Dialect, Reach, Statement, columns};
+use super::listed::{Key, Listed, Rows};
 use super::row::{self, get};
 use super::{
     Changed, Counts, Created, Fence, Filter, JobStore, NewJob, Page, Scope, StoreError, fault, migration, no_counts,
@@ -37,6 +38,8 @@ use crate::dashboard::log::relay::Wire;
 const CONNECTIONS: u32 = 16;
 /// How long a request waits for a connection, be it that all are in use or that the database does not answer.
 const ACQUIRE: Duration = Duration::from_secs(2);
+/// How long a connection may lie unused and be taken for alive.
+const TRUSTED: Duration = Duration::from_millis(500);
 /// How long a call may take in all; longer than the session's own limits, which are told more precisely.
 const CALL: Duration = Duration::from_secs(8);
 /// How long the migrations may take, with waiting for another server that runs them.
@@ -68,6 +71,8 @@ pub struct Postgres {
 struct Inner {
     pool: PgPool,
     version: String,
+    /// Rows that were listed lately.
+    rows: Rows,
     changes: broadcast::Sender<Changed>,
     options: PgConnectOptions,
     wire: wire::Place,
@@ -96,9 +101,22 @@ impl Postgres {
         let migrating: BoxFuture<'static, _> = Box::pin(migrate(options.clone(), place.clone()));
         let version = tokio::time::timeout(MIGRATION, migrating).await;
         let version = fault::late(version, "bringing the database up to date")??;
+        let broke = listen::Break::default();
+        let broken = broke.clone();
         let pool = PgPoolOptions::new()
             .max_connections(CONNECTIONS)
             .acquire_timeout(ACQUIRE)
+            // Asking a connection whether it is alive takes as long as asking it for a page.
+            .test_before_acquire(false)
+            .before_acquire(move |connection, metadata| {
+                let ask = metadata.idle_for > TRUSTED || broken.within(metadata.idle_for);
+                Box::pin(async move {
+                    if ask {
+                        connection.ping().await?;
+                    }
+                    Ok(true)
+                })
+            })
             .after_connect(|connection, _| {
                 Box::pin(async move {
                     connection.execute(sqlx::raw_sql(SESSION)).await?;
@@ -107,12 +125,13 @@ impl Postgres {
             })
             .connect_lazy_with(options.clone());
         let changes = broadcast::Sender::new(CHANGES);
-        let listener = listen::Listener::start(options.clone(), pool.clone(), changes.clone())
+        let listener = listen::Listener::start(options.clone(), pool.clone(), changes.clone(), broke)
             .await
             .map_err(|error| opened(error, &place))?;
         let inner = Inner {
             pool,
             version,
+            rows: Rows::default(),
             changes,
             options,
             wire: wire::Place::default(),
@@ -247,12 +266,32 @@ struct Reader(PoolConnection<Driver>);
 impl Ask for Reader {
     const DIALECT: Dialect = Dialect::Postgres;
 
-    async fn jobs(&mut self, statement: Statement) -> Result<Vec<Job>, StoreError> {
-        let rows = query(&statement)
-            .fetch_all(&mut *self.0)
-            .await
-            .map_err(fault::postgres)?;
-        rows.iter().map(row::job).collect()
+    async fn jobs(&mut self, statement: &Statement) -> Result<Vec<Job>, StoreError> {
+        let rows = query(statement).fetch_all(&mut *self.0).await;
+        rows.map_err(fault::postgres)?.iter().map(row::job).collect()
+    }
+
+    async fn keys(&mut self, statement: &Statement) -> Result<Vec<Key>, StoreError> {
+        let keys = Statement {
+            sql: format!("SELECT p.id, p.version FROM ({}) p", statement.sql),
+            binds: statement.binds.clone(),
+        };
+        let rows = query(&keys).fetch_all(&mut *self.0).await.map_err(fault::postgres)?;
+        let keys = rows.iter().map(|row| Ok((get(row, 0)?, get(row, 1)?)));
+        row::keys(keys.collect::<Result<_, StoreError>>()?)
+    }
+
+    async fn with_ids(&mut self, ids: Vec<i64>) -> Result<Vec<Job>, StoreError> {
+        let sql = concat!("SELECT ", columns!("jobs"), " FROM jobs WHERE id = ANY($1)");
+        let rows = sqlx::query(sql).bind(ids).fetch_all(&mut *self.0).await;
+        rows.map_err(fault::postgres)?.iter().map(row::job).collect()
+    }
+
+    async fn size(&mut self) -> Result<i64, StoreError> {
+        let row = sqlx::query("SELECT coalesce(sum(n), 0)::bigint FROM job_totals")
+            .fetch_one(&mut *self.0)
+            .await;
+        get(&row.map_err(fault::postgres)?, 0)
     }
 
     async fn reach(&mut self, statement: Statement) -> Result<Reach, StoreError> {
@@ -325,8 +364,12 @@ impl JobStore for Postgres {
         .await
     }
 
-    async fn list(&self, scope: &Scope, filter: &Filter, page: Page) -> Result<Vec<Job>, StoreError> {
-        timely(async { list::page(&mut Reader(self.connection().await?), scope, filter, page).await }).await
+    async fn list(&self, scope: &Scope, filter: &Filter, page: Page) -> Result<Vec<Listed>, StoreError> {
+        timely(async {
+            let mut reader = Reader(self.connection().await?);
+            list::page(&mut reader, &self.inner.rows, scope, filter, page).await
+        })
+        .await
     }
 
     async fn counts(&self, scope: &Scope) -> Result<Counts, StoreError> {

@@ -8,6 +8,7 @@ use sqlx::{ColumnIndex, Decode, Row, Type};
 
 use super::documents::{Document, Mark};
 use super::list::columns;
+use super::listed::Key;
 use super::{NewJob, StoreError};
 use crate::dashboard::job::spec::Spec;
 use crate::dashboard::job::template::Origin;
@@ -88,6 +89,27 @@ pub(super) fn as_json(rows: &str) -> String {
         concat!("SELECT json_group_array(json_array(", columns!("p"), ")) FROM ({}) p"),
         rows
     )
+}
+
+/// Returns a statement whose one value is a JSON array with the id and the version of each of these rows, in SQLite's
+/// dialect. Other columns are not even read: nobody asks for them.
+pub(super) fn keys_as_json(rows: &str) -> String {
+    format!("SELECT json_group_array(json_array(p.id, p.version)) FROM ({rows}) p")
+}
+
+/// Reads the value of [`keys_as_json`], newest first.
+pub(super) fn keys_from_json(text: &str) -> Result<Vec<Key>, StoreError> {
+    let rows: Vec<(i64, i64)> = serde_json::from_str(text).context("read a page").map_err(broken)?;
+    keys(rows)
+}
+
+/// Returns ids and versions, newest first.
+pub(super) fn keys(rows: Vec<(i64, i64)>) -> Result<Vec<Key>, StoreError> {
+    let key = |(number, version)| id(number).map(|id| Key { id, version });
+    let mut keys = rows.into_iter().map(key).collect::<Result<Vec<_>, _>>()?;
+    // Neither an aggregate nor a query of a query promises an order; this costs nothing where there is one.
+    keys.sort_by_key(|key| std::cmp::Reverse(key.id));
+    Ok(keys)
 }
 
 /// The values of [`super::list::columns`].

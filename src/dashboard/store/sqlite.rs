@@ -9,11 +9,12 @@
 
 mod create;
 mod documents;
+mod readers;
 mod write;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::Context as _;
 use async_trait::async_trait;
@@ -25,7 +26,9 @@ use sqlx::sqlite::{
 use sqlx::{AssertSqlSafe, ConnectOptions as _, Sqlite as Driver};
 use tokio::sync::{Mutex, broadcast};
 
+use self::readers::{Deadline, Reader, Readers};
 use super::list::{self, Ask, Bind, Dialect, Reach, Statement, columns};
+use super::listed::{Key, Listed, Rows};
 use super::row::{self, get};
 use super::{
     Changed, Counts, Created, Fence, Filter, JobStore, NewJob, Page, Scope, StoreError, fault, migration, no_counts,
@@ -40,8 +43,6 @@ const READERS: u32 = 4;
 const BUSY: Duration = Duration::from_secs(2);
 /// How long a statement may take.
 const STATEMENT: Duration = Duration::from_secs(5);
-/// After how many steps of SQLite's machine the clock is looked at: well under a millisecond.
-const STEPS: i32 = 10_000;
 /// How large the WAL file stays after a burst.
 const WAL_BYTES: u64 = 32 << 20;
 /// How much of the file a reading connection maps into memory; what it does not touch costs nothing.
@@ -65,9 +66,13 @@ pub struct Sqlite {
 
 struct Inner {
     version: String,
-    readers: SqlitePool,
+    readers: Arc<Readers>,
     writer: SqlitePool,
+    /// Until when the connection that writes may do what it does.
+    deadline: Deadline,
     quota_pages: Option<u64>,
+    /// Rows that were listed lately.
+    rows: Rows,
     /// Whose turn it is to write: changes are told in the order in which they are committed.
     turn: Mutex<Turn>,
     /// Jobs that are to be created with the next turn.
@@ -111,14 +116,6 @@ impl Sqlite {
             Some(pages) => vacuumed.pragma("max_page_count", pages.to_string()),
             None => vacuumed,
         };
-        // Connections live as long as the store: there is nothing to heal in a file.
-        let pool = || {
-            SqlitePoolOptions::new()
-                .acquire_timeout(STATEMENT)
-                .idle_timeout(None)
-                .max_lifetime(None)
-                .test_before_acquire(false)
-        };
         let opened = |error| match fault::sqlite(error) {
             StoreError::Unavailable(error) => {
                 StoreError::Unavailable(error.context(format!("open the database `{}`", path.display())))
@@ -128,29 +125,43 @@ impl Sqlite {
             }
             other => other,
         };
-        let writer = pool().max_connections(1).connect_with(limited).await.map_err(opened)?;
-        migrate(path, &writer).await?;
-        let readers = pool()
-            .max_connections(READERS)
-            .connect_with(
-                options
-                    .create_if_missing(false)
-                    .read_only(true)
-                    // What the system has in its cache is read without a call for each page.
-                    .pragma("mmap_size", MAPPED_BYTES.to_string()),
-            )
+        let deadline = Deadline::default();
+        let watched = deadline.clone();
+        // It lives as long as the store: there is nothing to heal in a file.
+        let writer = SqlitePoolOptions::new()
+            .max_connections(1)
+            .acquire_timeout(STATEMENT)
+            .idle_timeout(None)
+            .max_lifetime(None)
+            .test_before_acquire(false)
+            .after_connect(move |connection, _| {
+                let watched = watched.clone();
+                Box::pin(async move {
+                    watched.begin(STATEMENT);
+                    watched.watch(connection).await
+                })
+            })
+            .connect_with(limited)
             .await
             .map_err(opened)?;
-        let version = sqlx::query("SELECT sqlite_version()")
-            .fetch_one(&readers)
-            .await
-            .map_err(opened)?;
+        migrate(path, &writer, &deadline).await?;
+        let readers = Arc::new(Readers::new(
+            options
+                .create_if_missing(false)
+                .read_only(true)
+                // What the system has in its cache is read without a call for each page.
+                .pragma("mmap_size", MAPPED_BYTES.to_string()),
+            READERS,
+        ));
+        let version = readers.get().await?.one(sqlx::query("SELECT sqlite_version()")).await?;
         Ok(Self {
             inner: Arc::new(Inner {
                 version: get(&version, 0)?,
                 readers,
                 writer,
+                deadline,
                 quota_pages,
+                rows: Rows::default(),
                 turn: Mutex::default(),
                 waiting: create::Waiting::default(),
                 changes: broadcast::Sender::new(CHANGES),
@@ -166,25 +177,22 @@ impl Sqlite {
         self.inner.writer.close().await;
     }
 
-    async fn reader(&self) -> Result<PoolConnection<Driver>, StoreError> {
-        let mut connection = self.inner.readers.acquire().await.map_err(fault::sqlite)?;
-        limit(&mut connection).await?;
+    async fn reader(&self) -> Result<Reader, StoreError> {
+        self.inner.readers.get().await
+    }
+
+    /// Returns the connection that writes, with the time of one call.
+    async fn writer(&self) -> Result<PoolConnection<Driver>, StoreError> {
+        let connection = self.inner.writer.acquire().await.map_err(fault::sqlite)?;
+        self.inner.deadline.begin(STATEMENT);
         Ok(connection)
     }
-}
-
-/// Ends what a connection does from now on when its time is over.
-async fn limit(connection: &mut PoolConnection<Driver>) -> Result<(), StoreError> {
-    let deadline = Instant::now() + STATEMENT;
-    let mut handle = connection.lock_handle().await.map_err(fault::sqlite)?;
-    handle.set_progress_handler(STEPS, move || Instant::now() < deadline);
-    Ok(())
 }
 
 /// Brings the database up to date, one process at a time: SQLite has no lock that outlives the transaction of one
 /// migration, so a file beside the database is the lock. Not the database itself: SQLite's own locks would be gone when it is
 /// closed.
-async fn migrate(path: &Path, writer: &SqlitePool) -> Result<(), StoreError> {
+async fn migrate(path: &Path, writer: &SqlitePool, deadline: &Deadline) -> Result<(), StoreError> {
     let beside = PathBuf::from(format!("{}-migrate", path.display()));
     let lock = tokio::task::spawn_blocking(move || {
         let file = std::fs::File::create(&beside).with_context(|| format!("make the lock `{}`", beside.display()))?;
@@ -192,6 +200,8 @@ async fn migrate(path: &Path, writer: &SqlitePool) -> Result<(), StoreError> {
         anyhow::Ok(file)
     });
     let lock = lock.await.map_err(row::broken)?.map_err(StoreError::Unavailable)?;
+    // Making an index on a large table takes its time.
+    deadline.begin(Duration::MAX);
     let migrated = migration::all("sqlite").map_err(StoreError::Broken)?.run(writer).await;
     drop(lock);
     migrated.map_err(|error| fault::migration(error, fault::sqlite))
@@ -213,25 +223,48 @@ fn query(statement: &Statement) -> Query<'_> {
     query
 }
 
-struct Reader(PoolConnection<Driver>);
-
 #[async_trait]
 impl Ask for Reader {
     const DIALECT: Dialect = Dialect::Sqlite;
 
-    async fn jobs(&mut self, statement: Statement) -> Result<Vec<Job>, StoreError> {
+    async fn jobs(&mut self, statement: &Statement) -> Result<Vec<Job>, StoreError> {
         // A page comes as one value: the driver copies each value of each row, and sends each row from thread to thread,
         // which took longer than finding and reading them.
         let whole = Statement {
             sql: row::as_json(&statement.sql),
-            ..statement
+            binds: statement.binds.clone(),
         };
-        let row = query(&whole).fetch_one(&mut *self.0).await.map_err(fault::sqlite)?;
-        row::jobs_from_json(get(&row, 0)?)
+        row::jobs_from_json(get(&self.one(query(&whole)).await?, 0)?)
+    }
+
+    async fn keys(&mut self, statement: &Statement) -> Result<Vec<Key>, StoreError> {
+        let whole = Statement {
+            sql: row::keys_as_json(&statement.sql),
+            binds: statement.binds.clone(),
+        };
+        row::keys_from_json(get(&self.one(query(&whole)).await?, 0)?)
+    }
+
+    async fn with_ids(&mut self, ids: Vec<i64>) -> Result<Vec<Job>, StoreError> {
+        let rows = concat!(
+            "SELECT ",
+            columns!("j"),
+            " FROM json_each(?) e CROSS JOIN jobs j ON j.id = e.value"
+        );
+        let statement = Statement {
+            sql: row::as_json(rows),
+            binds: vec![Bind::Text(serde_json::to_string(&ids).map_err(row::broken)?)],
+        };
+        row::jobs_from_json(get(&self.one(query(&statement)).await?, 0)?)
+    }
+
+    async fn size(&mut self) -> Result<i64, StoreError> {
+        let row = self.one(sqlx::query("SELECT coalesce(sum(n), 0) FROM job_totals"));
+        get(&row.await?, 0)
     }
 
     async fn reach(&mut self, statement: Statement) -> Result<Reach, StoreError> {
-        let row = query(&statement).fetch_one(&mut *self.0).await.map_err(fault::sqlite)?;
+        let row = self.one(query(&statement)).await?;
         Ok(Reach {
             oldest: get(&row, 0)?,
             ids: get(&row, 1)?,
@@ -247,19 +280,13 @@ impl JobStore for Sqlite {
 
     async fn ping(&self) -> Result<(), StoreError> {
         let mut reader = self.reader().await?;
-        sqlx::query("SELECT 1 FROM leases LIMIT 1")
-            .fetch_optional(&mut *reader)
-            .await
-            .map_err(fault::sqlite)?;
+        reader.first(sqlx::query("SELECT 1 FROM leases LIMIT 1")).await?;
         Ok(())
     }
 
     async fn newest(&self) -> Result<Option<JobId>, StoreError> {
         let mut reader = self.reader().await?;
-        let row = sqlx::query("SELECT max(id) FROM jobs")
-            .fetch_one(&mut *reader)
-            .await
-            .map_err(fault::sqlite)?;
+        let row = reader.one(sqlx::query("SELECT max(id) FROM jobs")).await?;
         get::<_, Option<i64>>(&row, 0)?.map(row::id).transpose()
     }
 
@@ -278,26 +305,19 @@ impl JobStore for Sqlite {
             columns!("jobs"),
             " FROM jobs WHERE id = ?1 AND (?2 IS NULL OR owner = ?2)"
         );
-        let row = sqlx::query(sql)
-            .bind(id.number())
-            .bind(owner)
-            .fetch_optional(&mut *reader)
-            .await;
-        row.map_err(fault::sqlite)?.as_ref().map(row::job).transpose()
+        let row = reader.first(sqlx::query(sql).bind(id.number()).bind(owner)).await?;
+        row.as_ref().map(row::job).transpose()
     }
 
     async fn spec(&self, id: JobId) -> Result<Option<Spec>, StoreError> {
         let mut reader = self.reader().await?;
-        let row = sqlx::query("SELECT spec FROM job_specs WHERE id = ?")
-            .bind(id.number())
-            .fetch_optional(&mut *reader)
-            .await
-            .map_err(fault::sqlite)?;
+        let query = sqlx::query("SELECT spec FROM job_specs WHERE id = ?").bind(id.number());
+        let row = reader.first(query).await?;
         row.map(|row| row::spec(&get::<_, String>(&row, 0)?)).transpose()
     }
 
-    async fn list(&self, scope: &Scope, filter: &Filter, page: Page) -> Result<Vec<Job>, StoreError> {
-        list::page(&mut Reader(self.reader().await?), scope, filter, page).await
+    async fn list(&self, scope: &Scope, filter: &Filter, page: Page) -> Result<Vec<Listed>, StoreError> {
+        list::page(&mut self.reader().await?, &self.inner.rows, scope, filter, page).await
     }
 
     async fn counts(&self, scope: &Scope) -> Result<Counts, StoreError> {
@@ -307,7 +327,7 @@ impl JobStore for Sqlite {
             Scope::Owner(owner) => sqlx::query("SELECT state, n FROM job_counts WHERE owner = ?").bind(owner),
         };
         let mut counts = no_counts();
-        for row in query.fetch_all(&mut *reader).await.map_err(fault::sqlite)? {
+        for row in reader.all(query).await? {
             counts.insert(row::state(get(&row, 0)?)?, get(&row, 1)?);
         }
         Ok(counts)
@@ -327,7 +347,7 @@ impl JobStore for Sqlite {
             " FROM jobs INDEXED BY jobs_open WHERE open = 1 AND id > ? ORDER BY id LIMIT ?"
         );
         let query = sqlx::query(sql).bind(after.map_or(-1, JobId::number)).bind(limit);
-        let rows = query.fetch_all(&mut *reader).await.map_err(fault::sqlite)?;
+        let rows = reader.all(query).await?;
         rows.iter().map(row::job).collect()
     }
 
@@ -351,7 +371,7 @@ impl JobStore for Sqlite {
         );
         let (end, id) = after.map_or((i64::MIN, -1), |(end, id)| (end, id.number()));
         let query = sqlx::query(sql).bind(ended_before_ms).bind(end).bind(id).bind(limit);
-        let rows = query.fetch_all(&mut *reader).await.map_err(fault::sqlite)?;
+        let rows = reader.all(query).await?;
         rows.iter().map(row::job).collect()
     }
 
@@ -368,29 +388,26 @@ impl JobStore for Sqlite {
              AND first + lines > ?2 ORDER BY first LIMIT ?3",
         );
         let query = query.bind(id.number()).bind(row::number(from)?).bind(limit);
-        let rows = query.fetch_all(&mut *reader).await.map_err(fault::sqlite)?;
+        let rows = reader.all(query).await?;
         rows.iter().map(row::chunk).collect()
     }
 
     async fn log_end(&self, id: JobId) -> Result<Option<Chunk>, StoreError> {
         let mut reader = self.reader().await?;
         let sql = "SELECT first, lines, bytes, position, data FROM log_parts WHERE job = ? ORDER BY first DESC LIMIT 1";
-        let row = sqlx::query(sql).bind(id.number()).fetch_optional(&mut *reader).await;
-        row.map_err(fault::sqlite)?.as_ref().map(row::chunk).transpose()
+        let row = reader.first(sqlx::query(sql).bind(id.number())).await?;
+        row.as_ref().map(row::chunk).transpose()
     }
 
     async fn log_size(&self, id: JobId) -> Result<u64, StoreError> {
         let mut reader = self.reader().await?;
         let query = sqlx::query("SELECT coalesce(sum(bytes), 0) FROM log_parts WHERE job = ?").bind(id.number());
-        row::count(get(&query.fetch_one(&mut *reader).await.map_err(fault::sqlite)?, 0)?)
+        row::count(get(&reader.one(query).await?, 0)?)
     }
 
     async fn log_bytes(&self) -> Result<u64, StoreError> {
         let mut reader = self.reader().await?;
-        let row = sqlx::query("SELECT bytes FROM log_total")
-            .fetch_one(&mut *reader)
-            .await
-            .map_err(fault::sqlite)?;
+        let row = reader.one(sqlx::query("SELECT bytes FROM log_total")).await?;
         row::count(get(&row, 0)?)
     }
 
@@ -450,11 +467,17 @@ mod tests {
                 ..Filter::default()
             };
             for statement in list::statements(Dialect::Sqlite, &Scope::All, &filter) {
+                // Pages are asked for by their keys.
+                let sql = if statement.sql.contains(".version") {
+                    row::keys_as_json(&statement.sql)
+                } else {
+                    statement.sql.clone()
+                };
                 let explained = Statement {
-                    sql: format!("EXPLAIN QUERY PLAN {}", statement.sql),
+                    sql: format!("EXPLAIN QUERY PLAN {sql}"),
                     ..statement
                 };
-                let rows = query(&explained).fetch_all(&mut *reader).await.expect("a plan");
+                let rows = reader.all(query(&explained)).await.expect("a plan");
                 let plan: Vec<String> = rows.iter().map(|row| row.get(3)).collect();
                 let plan = plan.join("\n");
                 // `d` is the walk itself, which is limited; FTS5 is asked as a virtual table.
@@ -485,7 +508,7 @@ mod tests {
                 sql: format!("EXPLAIN QUERY PLAN {sql}"),
                 binds: Vec::new(),
             };
-            let rows = query(&explained).fetch_all(&mut *reader).await.expect("a plan");
+            let rows = reader.all(query(&explained)).await.expect("a plan");
             let plan: Vec<String> = rows.iter().map(|row| row.get(3)).collect();
             assert!(plan.iter().all(|step| step.contains("SEARCH")), "{sql}: {plan:?}");
         }

@@ -3,14 +3,16 @@
 use std::collections::BTreeMap;
 
 use labctl::dashboard::job::{Job, JobId, State};
-use labctl::dashboard::store::{Filter, JobStore, NewJob, Page, Scope};
+use labctl::dashboard::store::{Filter, JobStore, Listed, NewJob, Page, Scope};
 
-use super::{BEGIN_MS, Place, create, new_job, on_both, spec, to_state};
+use super::{BEGIN_MS, Place, bring, create, new_job, on_both, spec, to_state};
 
 on_both!(
     every_combination_of_filters_shows_what_is_wanted,
     text_is_what_it_says,
-    filters_that_hardly_meet
+    filters_that_hardly_meet,
+    a_page_that_was_seen_before_shows_what_is_now,
+    jobs_change_while_they_are_listed
 );
 
 /// Whether a job is one that a list shows: the same as the stores do, written the slow way.
@@ -45,7 +47,7 @@ async fn pages(store: &dyn JobStore, scope: &Scope, filter: &Filter, limit: u32)
         };
         let jobs = store.list(scope, filter, page).await.expect("a page");
         let ended = jobs.len() < limit as usize;
-        all.extend(jobs);
+        all.extend(jobs.into_iter().map(Listed::into_job));
         if ended {
             return all;
         }
@@ -264,4 +266,82 @@ async fn filters_that_hardly_meet(place: &Place) {
     };
     assert_eq!(pages(store, &Scope::All, &needles, 500).await.len(), 2502);
     assert_eq!(store.newest().await.expect("an answer"), last);
+}
+
+const FIRST: Page = Page { after: None, limit: 50 };
+
+/// Rows of pages are kept, so each kind of change has to be seen through what was kept before it.
+async fn a_page_that_was_seen_before_shows_what_is_now(place: &Place) {
+    let store = &*place.store;
+    let mut jobs = Vec::new();
+    for number in 0..70 {
+        jobs.insert(0, create(store, new_job("ada", &format!("job-{number}"), number)).await);
+    }
+    for round in 0..12_usize {
+        match round % 4 {
+            0 => jobs[round] = bring(store, &jobs[round], State::Running).await,
+            1 => {
+                let last = jobs[49].clone();
+                jobs[49] = bring(store, &last, State::Running).await;
+                jobs[0] = bring(store, &jobs[0], State::Running).await;
+            }
+            2 => {
+                let gone = bring(store, &jobs.remove(7), State::Succeeded).await;
+                assert!(store.delete(gone.id, &Scope::All).await.expect("an answer"));
+            }
+            _ => {
+                let ms = 100 + i64::try_from(round).expect("small");
+                jobs.insert(0, create(store, new_job("ada", "later", ms)).await);
+            }
+        }
+        // Twice: what was read anew, and what was kept of that.
+        for _ in 0..2 {
+            let page = store
+                .list(&Scope::All, &Filter::default(), FIRST)
+                .await
+                .expect("a page");
+            let page: Vec<Job> = page.into_iter().map(Listed::into_job).collect();
+            assert_eq!(page, jobs[..50], "round {round}");
+        }
+    }
+}
+
+/// What a page shows was so at one moment, also where a row was kept, and another one changes while it is read.
+async fn jobs_change_while_they_are_listed(place: &Place) {
+    let store = &place.store;
+    let mut jobs = Vec::new();
+    for number in 0..120 {
+        jobs.push(create(&**store, new_job("ada", "flips", number)).await);
+    }
+    let flips = {
+        let store = std::sync::Arc::clone(store);
+        tokio::spawn(async move {
+            for round in 0..6 {
+                for job in &mut jobs {
+                    let state = [State::Running, State::Pending][round % 2];
+                    *job = bring(&*store, job, state).await;
+                }
+            }
+        })
+    };
+    let running = Filter {
+        states: vec![State::Running],
+        ..Filter::default()
+    };
+    let mut seen = 0;
+    while !flips.is_finished() {
+        let page = store.list(&Scope::All, &running, FIRST).await.expect("a page");
+        assert!(page.is_sorted_by(|a, b| a.id > b.id), "{page:?}");
+        for job in page {
+            assert_eq!(job.state, State::Running, "{job:?}");
+            seen += 1;
+        }
+        let all = store
+            .list(&Scope::All, &Filter::default(), FIRST)
+            .await
+            .expect("a page");
+        assert_eq!(all.len(), 50, "no row is lost");
+    }
+    flips.await.expect("no panic");
+    assert!(seen > 0, "something ran");
 }

@@ -72,6 +72,8 @@ pub struct PodFacts {
     why: Why,
     /// Why no node takes it.
     unscheduled: Option<Why>,
+    /// The limit on its program's memory as Kubernetes writes it, such as `64Mi`.
+    memory: Option<String>,
 }
 
 type Why = (Option<String>, Option<String>);
@@ -121,6 +123,12 @@ pub fn owner_of(metadata: &ObjectMeta) -> Option<JobId> {
         return None;
     }
     labels.get(desired::JOB_ID)?.parse().ok()
+}
+
+fn memory_limit(pod: &Pod) -> Option<String> {
+    let containers = &pod.spec.as_ref()?.containers;
+    let program = containers.iter().find(|it| it.name == desired::CONTAINER)?;
+    Some(program.resources.as_ref()?.limits.as_ref()?.get("memory")?.0.clone())
 }
 
 impl JobFacts {
@@ -213,6 +221,7 @@ impl PodFacts {
             unscheduled: condition("PodScheduled")
                 .filter(|condition| condition.status == "False")
                 .map(|condition| (text(condition.reason.as_ref()), text(condition.message.as_ref()))),
+            memory: memory_limit(pod),
         })
     }
 
@@ -289,6 +298,15 @@ impl PodFacts {
             Some(other) if !["Error", "Completed"].contains(&other) => {
                 failed(other, message.as_ref(), format!("ended with exit code {code}"))
             }
+            // containerd can hear of the end before it hears why, and then Kubernetes never tells of the memory
+            // (https://github.com/containerd/containerd/issues/12260).
+            _ if let (137, Some(limit)) = (code, &self.memory) => (
+                reason::SIGNAL.to_owned(),
+                format!(
+                    "was ended by signal {}, as the kernel ends what uses more memory than its limit ({limit})",
+                    signal(9)
+                ),
+            ),
             // Kubernetes tells a signal as a shell does.
             _ if (129..=192).contains(code) => (
                 reason::SIGNAL.to_owned(),

@@ -77,6 +77,14 @@ fn ended(number: u32, code: i32, reason: &str) -> PodFacts {
     )
 }
 
+/// A pod that ended, and that had a limit on its memory.
+fn limited(number: u32, code: i32, reason: &str) -> PodFacts {
+    PodFacts {
+        memory: Some("64Mi".into()),
+        ..ended(number, code, reason)
+    }
+}
+
 fn terminated(code: i32, reason: &str) -> Value {
     json!({"terminated": {"exitCode": code, "reason": reason, "startedAt": "2026-01-01T00:00:05Z",
         "finishedAt": "2026-01-01T00:00:09Z"}})
@@ -174,6 +182,24 @@ fn ends_are_told_with_their_reasons() {
 }
 
 #[test]
+fn the_limit_on_memory_is_the_one_of_the_programs_own_container() {
+    let mut pod = json!({
+        "metadata": {"name": format!("job-{ID}-1"), "uid": "uid-1", "labels": labels()},
+        "spec": {"containers": [
+            {"name": "mesh", "resources": {"limits": {"memory": "1Gi"}}},
+            {"name": "job", "resources": {"limits": {"memory": "64Mi"}}},
+        ]},
+    });
+    let limit = |pod: &Value| {
+        let pod = serde_json::from_value(pod.clone()).expect("a pod");
+        PodFacts::of(&pod).expect("ours").memory
+    };
+    assert_eq!(limit(&pod).as_deref(), Some("64Mi"));
+    pod["spec"]["containers"][1]["resources"] = json!({});
+    assert_eq!(limit(&pod), None);
+}
+
+#[test]
 fn the_last_attempt_says_why_all_failed() {
     let used_up = condition("Failed", "BackoffLimitExceeded");
     let once = job(used_up.clone());
@@ -188,6 +214,16 @@ fn the_last_attempt_says_why_all_failed() {
             ended(1, 137, "Error"),
             "Signal",
             "the program was ended by signal 9 (SIGKILL)",
+        ),
+        (
+            limited(1, 137, "Error"),
+            "Signal",
+            "the program was ended by signal 9 (SIGKILL), as the kernel ends what uses more memory than its limit (64Mi)",
+        ),
+        (
+            limited(1, 143, "Error"),
+            "Signal",
+            "the program was ended by signal 15 (SIGTERM)",
         ),
         (
             ended(1, 139, "Error"),

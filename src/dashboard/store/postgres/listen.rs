@@ -1,7 +1,8 @@
 //! What other servers change, and this one: heard from the database, so that all servers hear the same.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::time::Duration;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use sqlx::Row as _;
 use sqlx::postgres::{PgConnectOptions, PgListener, PgPool, PgPoolOptions};
@@ -21,6 +22,22 @@ const BATCH: usize = 500;
 /// How long a connection may be silent before it is asked whether it is still there.
 const SILENCE: Duration = Duration::from_secs(10);
 
+/// When the connection that listens broke last: the others broke with it where the database was restarted.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Break(Arc<Mutex<Option<Instant>>>);
+
+impl Break {
+    fn now(&self) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
+    }
+
+    /// Returns whether it was so long ago or less.
+    pub(super) fn within(&self, time: Duration) -> bool {
+        let last = *self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        last.is_some_and(|last| last.elapsed() <= time)
+    }
+}
+
 /// Listens until it is dropped.
 pub(super) struct Listener(JoinHandle<()>);
 
@@ -36,6 +53,7 @@ impl Listener {
         options: PgConnectOptions,
         pool: PgPool,
         changes: broadcast::Sender<Changed>,
+        broke: Break,
     ) -> Result<Self, sqlx::Error> {
         // A pool of its own: a listener keeps its connection, and requests must not have to wait for it.
         let own = PgPoolOptions::new()
@@ -43,7 +61,7 @@ impl Listener {
             .acquire_timeout(super::ACQUIRE)
             .connect_lazy_with(options);
         let listener = listener(&own).await?;
-        Ok(Self(tokio::spawn(run(own, listener, pool, changes))))
+        Ok(Self(tokio::spawn(run(own, listener, pool, changes, broke))))
     }
 }
 
@@ -55,11 +73,12 @@ async fn listener(own: &PgPool) -> Result<PgListener, sqlx::Error> {
     Ok(listener)
 }
 
-async fn run(own: PgPool, mut listener: PgListener, pool: PgPool, changes: broadcast::Sender<Changed>) {
+async fn run(own: PgPool, mut listener: PgListener, pool: PgPool, changes: broadcast::Sender<Changed>, broke: Break) {
     loop {
         if let Err(error) = hear(&mut listener, &pool, &changes).await {
             tracing::warn!(error = ?error, "changes of jobs are not heard; the database is asked again");
         }
+        broke.now();
         drop(listener);
         listener = again(&own).await;
         tracing::info!("changes of jobs are heard again");

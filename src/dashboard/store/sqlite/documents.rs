@@ -116,7 +116,7 @@ impl Documents for Sqlite {
             Scope::Owner(owner) => Some(owner),
         };
         let query = sqlx::query(documents::LIST).bind(kind.number()).bind(owner);
-        let rows = query.fetch_all(&mut *reader).await.map_err(fault::sqlite)?;
+        let rows = reader.all(query).await?;
         rows.iter().map(row::document).collect()
     }
 
@@ -129,7 +129,7 @@ impl Documents for Sqlite {
                 .bind(name)
                 .bind(version),
         };
-        let found = query.fetch_optional(&mut *reader).await.map_err(fault::sqlite)?;
+        let found = reader.first(query).await?;
         found.as_ref().map(row::document).transpose()
     }
 
@@ -160,14 +160,14 @@ impl Documents for Sqlite {
     async fn origin(&self, id: JobId) -> Result<Option<Origin>, StoreError> {
         let mut reader = self.reader().await?;
         let query = sqlx::query(documents::ORIGIN).bind(id.number());
-        let found = query.fetch_optional(&mut *reader).await.map_err(fault::sqlite)?;
+        let found = reader.first(query).await?;
         found.as_ref().map(row::origin).transpose()
     }
 
     async fn marks(&self) -> Result<BTreeMap<String, Mark>, StoreError> {
         let mut reader = self.reader().await?;
         let query = sqlx::query(documents::MARKS);
-        let rows = query.fetch_all(&mut *reader).await.map_err(fault::sqlite)?;
+        let rows = reader.all(query).await?;
         rows.iter().map(row::mark).collect()
     }
 

@@ -7,7 +7,7 @@ use sqlx::pool::PoolConnection;
 use sqlx::{AssertSqlSafe, Executor as _, Sqlite as Driver, SqliteConnection};
 use tokio::sync::MutexGuard;
 
-use super::{STATEMENT, Sqlite, Turn, fault, limit};
+use super::{STATEMENT, Sqlite, Turn, fault};
 use crate::dashboard::job::{Change, Job, JobId, State};
 use crate::dashboard::log::Chunk;
 use crate::dashboard::store::list::columns;
@@ -58,8 +58,7 @@ impl Sqlite {
 
     pub(super) async fn begin(&self, kind: Kind) -> Result<Write<'_>, StoreError> {
         let mut turn = self.turn().await?;
-        let mut connection = self.inner.writer.acquire().await.map_err(fault::sqlite)?;
-        limit(&mut connection).await?;
+        let mut connection = self.writer().await?;
         undo(&mut turn, &mut connection).await;
         let durable = kind == Kind::Durable;
         if turn.durable != durable {
@@ -301,8 +300,7 @@ impl Sqlite {
     async fn give_back(&self) -> Result<(), StoreError> {
         loop {
             let _turn = self.turn().await?;
-            let mut connection = self.inner.writer.acquire().await.map_err(fault::sqlite)?;
-            limit(&mut connection).await?;
+            let mut connection = self.writer().await?;
             let row = sqlx::query("PRAGMA freelist_count")
                 .fetch_one(&mut *connection)
                 .await
