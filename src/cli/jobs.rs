@@ -1,5 +1,6 @@
 //! `labctl jobs`: a client of the job-dashboard.
 
+mod bulk;
 mod documents;
 mod follow;
 mod run;
@@ -18,6 +19,7 @@ use super::{Outcome, print};
 use crate::config;
 use crate::dashboard::http::api::{ApiDetail, ApiJob, ApiPage};
 use crate::dashboard::job::{JobId, State};
+use crate::dashboard::service::bulk::Deed;
 use crate::drive::dashboard::{Dashboard, Request};
 use crate::error::{Code, Diagnosis, Exit};
 use crate::lab::access::Access;
@@ -58,22 +60,14 @@ enum Verb {
     /// Print a job's output
     Logs(follow::Args),
     /// End jobs; who asks again asks for nothing new
-    Cancel {
-        /// The jobs' ids
-        #[arg(required = true)]
-        ids: Vec<JobId>,
-    },
+    Cancel(bulk::Chosen),
     /// Run again what a job ran, as a new job, and print its id
     Rerun {
         /// The job's id
         id: JobId,
     },
     /// Delete jobs that have ended, with their logs
-    Delete {
-        /// The jobs' ids
-        #[arg(required = true)]
-        ids: Vec<JobId>,
-    },
+    Delete(bulk::Chosen),
     /// Templates: jobs with parameters, which `run --template` runs
     #[command(subcommand)]
     Templates(documents::Templates),
@@ -82,9 +76,9 @@ enum Verb {
     Schedules(documents::Schedules),
 }
 
-/// Which jobs a list shows.
+/// Which jobs are meant.
 #[derive(Debug, clap::Args)]
-struct List {
+struct Which {
     /// Only jobs in one of these states, such as failed or pending,running
     #[arg(long, value_name = "STATE", value_delimiter = ',', value_parser = state)]
     state: Vec<State>,
@@ -103,6 +97,13 @@ struct List {
     /// Only jobs created before: in the same forms
     #[arg(long, value_name = "TIME")]
     until: Option<String>,
+}
+
+/// Which jobs a list shows.
+#[derive(Debug, clap::Args)]
+struct List {
+    #[command(flatten)]
+    which: Which,
     /// How many jobs at most
     #[arg(long, short = 'n', value_name = "N", default_value = "50", conflicts_with = "all")]
     limit: u32,
@@ -183,7 +184,8 @@ impl Args {
                     print(&show::detail(&detail, &show::Screen::of_stdout()))?;
                 }
             }
-            Verb::Cancel { ids } => {
+            Verb::Cancel(chosen) if chosen.ids.is_empty() => chosen.run(&client, Deed::Cancel).await?,
+            Verb::Cancel(bulk::Chosen { ids, .. }) => {
                 for id in ids {
                     let job = client.post(&format!("/jobs/{id}/cancel")).await?;
                     say(&client, &job, &format!("{id} is {}\n", show::ending(&job)))?;
@@ -197,7 +199,8 @@ impl Args {
                 let job: ApiJob = client.read(Method::POST, &format!("/jobs/{id}/rerun"), request).await?;
                 say(&client, &job, &format!("{}\n", job.id))?;
             }
-            Verb::Delete { ids } => {
+            Verb::Delete(chosen) if chosen.ids.is_empty() => chosen.run(&client, Deed::Delete).await?,
+            Verb::Delete(bulk::Chosen { ids, .. }) => {
                 for id in ids {
                     client
                         .dashboard
@@ -262,7 +265,7 @@ fn token(file: Option<&std::path::Path>) -> Result<Option<String>> {
     Ok(Some(fields.next().unwrap_or(first).to_owned()))
 }
 
-impl List {
+impl Which {
     fn query(&self) -> String {
         let mut out = String::new();
         let mut add = |name: &str, value: &str| {
@@ -292,9 +295,11 @@ impl List {
         }
         out
     }
+}
 
+impl List {
     async fn run(&self, client: &Client<'_>) -> Result<()> {
-        let query = self.query();
+        let query = self.which.query();
         let mut left = if self.all { u32::MAX } else { self.limit };
         let mut jobs = Vec::new();
         let mut cursor: Option<String> = None;

@@ -8,6 +8,7 @@
 pub mod accept;
 pub mod access;
 pub mod api;
+pub mod bulk;
 pub mod events;
 pub mod extract;
 pub mod guard;

@@ -2,6 +2,7 @@
 //!
 //! Knows no status codes and no headers. Every call takes a [`Caller`]; whoever's job it may not see does not exist for it.
 
+pub mod bulk;
 pub mod documents;
 pub mod tail;
 

@@ -223,6 +223,45 @@ fn a_selection_is_cancelled_after_a_question() {
 }
 
 #[test]
+fn all_that_match_are_cancelled_also_those_on_other_pages() {
+    let Some(browser) = Browser::open(Look::default()) else {
+        return;
+    };
+    let site = Site::start();
+    for number in 0..60 {
+        site.create(&json!({"name": format!("many-{number}"), "command": ["true"], "suspend": true}));
+    }
+    let other = site.create(&json!({"name": "other", "command": ["true"], "suspend": true}));
+    browser.go(&site.url("/?q=many"));
+    browser.press("jx");
+    browser.wait(
+        "the selection",
+        "return document.getElementById('picked').textContent === '1 selected'",
+    );
+    assert!(
+        browser
+            .text(".every")
+            .contains("all that match the filters, on every page")
+    );
+    browser.run("document.querySelector('.every input').click()");
+    browser.follow("#bulk button[value=cancel]");
+    let question = browser.text("main");
+    assert!(question.contains("Cancel 60 jobs?"), "{question}");
+    // Who comes after the question is not meant.
+    site.create(&json!({"name": "many-later", "command": ["true"], "suspend": true}));
+    browser.follow("form.answer button.danger");
+    assert!(
+        browser.text(".notice").contains("60 jobs: asked to end."),
+        "{}",
+        browser.text("main")
+    );
+    browser.go(&site.url("/?state=suspended"));
+    let left = browser.text("#rows");
+    assert!(left.contains("many-later") && left.contains("other"), "{other}: {left}");
+    assert_eq!(browser.complaints(), [] as [String; 0]);
+}
+
+#[test]
 fn a_form_of_another_browser_does_nothing() {
     let Some(browser) = Browser::open(Look::default()) else {
         return;

@@ -3,6 +3,7 @@
 mod arch;
 mod blog;
 mod browser;
+mod bulk;
 mod chapter;
 mod chapter_http;
 mod chart;

@@ -13,6 +13,7 @@ use crate::dashboard::job::spec::Spec;
 use crate::dashboard::job::template::{Origin, Template};
 use crate::dashboard::job::{Job, JobId, State};
 use crate::dashboard::log::{Line, Stream};
+use crate::dashboard::service::bulk::Deed;
 use crate::dashboard::service::documents::Kept;
 use crate::dashboard::store::Counts;
 use crate::dashboard::store::documents::Mark;
@@ -347,6 +348,64 @@ pub struct ApiPage {
     pub jobs: Vec<ApiJob>,
     /// The cursor of the next page; null on the last one.
     pub next: Option<String>,
+}
+
+/// What is to be done to all jobs of a filter.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+#[schema(as = Bulk)]
+pub struct ApiBulk {
+    /// What.
+    pub action: Deed,
+    /// Only count to how many jobs it would be done.
+    #[serde(default)]
+    pub dry_run: bool,
+    /// Without any filter, all jobs are meant.
+    #[serde(default)]
+    pub all: bool,
+    /// This job and older ones: the `newest` of a count, so that none is meant that was created after it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>, nullable = false, min_length = 13, max_length = 13, pattern = "^[0-7][0-9a-hjkmnp-tv-z]{12}$")]
+    pub newest: Option<JobId>,
+}
+
+/// What was done to jobs of a filter, or would be.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+#[schema(as = BulkDone)]
+pub struct ApiBulkDone {
+    /// What.
+    pub action: Deed,
+    /// Whether nothing was done.
+    pub dry_run: bool,
+    /// How many jobs were looked at: those that the filter finds.
+    pub matched: u64,
+    /// To how many of them it can be done as they are; the others are left.
+    pub fit: u64,
+    /// To how many it was done.
+    pub done: u64,
+    /// How many refused although it fits.
+    pub refused: u64,
+    /// The first of those.
+    pub refusals: Vec<ApiRefused>,
+    /// The newest job that the filter finds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>, nullable = false)]
+    pub newest: Option<JobId>,
+    /// The cursor from which to go on; null where all have been looked at.
+    pub next: Option<String>,
+}
+
+/// Why something was not done to a job.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+#[schema(as = Refused)]
+pub struct ApiRefused {
+    /// The job.
+    #[schema(value_type = String)]
+    pub id: JobId,
+    /// The code of the problem.
+    pub code: String,
+    /// The same for people.
+    pub detail: String,
 }
 
 /// How many jobs there are.

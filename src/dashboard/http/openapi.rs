@@ -17,7 +17,7 @@ use utoipa_axum::routes;
 
 use super::api::{ApiEnd, ApiGap, ApiLine};
 use super::problem::{self, Kind};
-use super::{Api, events, health, jobs, logs, schedules, templates};
+use super::{Api, bulk, events, health, jobs, logs, schedules, templates};
 use crate::dashboard::job::spec::Fault;
 
 /// What every guarded route may refuse a request with.
@@ -58,6 +58,8 @@ refusals! {
     CountRefused: ;
     /// Refusals of a new job.
     CreateRefused: Json, Parameter, NoSuchTemplate, KeyInFlight, MediaType, Invalid, InvalidParameters, KeyReused, Full;
+    /// Refusals of what is done to many jobs.
+    BulkRefused: Json, Parameter, Cursor, MediaType, InvalidRequest, Full;
     /// Refusals of one job.
     GetRefused: NoSuchJob;
     /// Refusals of an action.
@@ -97,6 +99,7 @@ pub(super) fn guarded() -> OpenApiRouter<Api> {
     OpenApiRouter::new()
         .routes(routes!(jobs::list, jobs::create))
         .routes(routes!(jobs::counts))
+        .routes(routes!(bulk::perform))
         .routes(routes!(jobs::get, jobs::delete))
         .routes(routes!(jobs::cancel))
         .routes(routes!(jobs::rerun))

@@ -96,6 +96,8 @@ kinds! {
     MediaType = UNSUPPORTED_MEDIA_TYPE, "unsupported-media-type", "The body must be application/json";
     /// The document is JSON and no job.
     Invalid = UNPROCESSABLE_ENTITY, "invalid-job", "The job cannot be run as it is written";
+    /// The document is JSON, and nothing that can be asked for here.
+    InvalidRequest = UNPROCESSABLE_ENTITY, "invalid-request", "What is asked for is not known here";
     /// The idempotency key was used with another document.
     KeyReused = UNPROCESSABLE_ENTITY, "idempotency-key-reused", "This Idempotency-Key was used for another job";
     /// The runner refuses the job for good.

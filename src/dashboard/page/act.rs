@@ -3,33 +3,25 @@
 //! The first page is a plain GET, so that a selection of many jobs and the link on one job's page are the same thing,
 //! with or without scripts.
 
-use std::fmt;
+use std::time::{Duration, Instant};
 
 use axum::body::Bytes;
 use axum::extract::RawQuery;
 use axum::http::StatusCode;
 use axum::response::Response;
-use futures_util::stream::{self, StreamExt};
 use maud::{Markup, html};
 
+use super::query::Query;
 use super::show;
 use super::visit::{Failure, Form, Visit, Work, local, see_other};
 use crate::dashboard::job::{Job, JobId};
-use crate::dashboard::service::{self, Action, PAGE_LIMIT, Service, ServiceError};
-use crate::dashboard::store::Created;
+use crate::dashboard::service::bulk::Counted;
+pub(super) use crate::dashboard::service::bulk::Deed;
+use crate::dashboard::service::{PAGE_LIMIT, Service, ServiceError};
+use crate::dashboard::store::{Filter, Page};
 
-/// How many jobs are worked on at once.
-const AT_ONCE: usize = 8;
-
-/// Something that can be done to jobs.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Deed {
-    Cancel,
-    Rerun,
-    Suspend,
-    Resume,
-    Delete,
-}
+/// How long a request does something to the jobs of a filter before it tells how far it came.
+const PATIENCE: Duration = Duration::from_secs(20);
 
 /// What can be done to a selection, with the words on the buttons.
 pub(super) const BULK: [(Deed, &str); 5] = [
@@ -41,21 +33,8 @@ pub(super) const BULK: [(Deed, &str); 5] = [
 ];
 
 impl Deed {
-    const ALL: [Self; 5] = [Self::Cancel, Self::Rerun, Self::Suspend, Self::Resume, Self::Delete];
-
     fn named(name: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|deed| deed.name() == name)
-    }
-
-    /// Returns the name in forms.
-    pub(super) fn name(self) -> &'static str {
-        match self {
-            Self::Cancel => "cancel",
-            Self::Rerun => "rerun",
-            Self::Suspend => "suspend",
-            Self::Resume => "resume",
-            Self::Delete => "delete",
-        }
     }
 
     fn verb(self) -> &'static str {
@@ -93,58 +72,45 @@ impl Deed {
         }
     }
 
-    /// Returns whether it makes sense for a job as it is.
-    pub(super) fn fits(self, job: &Job) -> bool {
-        use crate::dashboard::job::State;
-        let ends = job.state.is_final() || job.cancelling;
-        match self {
-            Self::Cancel => !ends,
-            Self::Rerun => true,
-            Self::Suspend => matches!(job.state, State::Pending | State::Running) && !ends,
-            Self::Resume => job.state == State::Suspended && !ends,
-            Self::Delete => job.state.is_final(),
-        }
-    }
-
     /// Returns whether one is asked once more, also where it is a single job.
     pub(super) fn is_asked(self) -> bool {
         matches!(self, Self::Cancel | Self::Delete)
-    }
-
-    async fn perform(self, visit: &Visit, service: &Service, id: JobId, key: &str) -> service::Result<Option<JobId>> {
-        let caller = &visit.caller;
-        match self {
-            Self::Cancel => service.act(caller, id, Action::Cancel, None).await.map(|_| None),
-            Self::Suspend => service.act(caller, id, Action::Suspend, None).await.map(|_| None),
-            Self::Resume => service.act(caller, id, Action::Resume, None).await.map(|_| None),
-            Self::Delete => service.delete(caller, id).await.map(|()| None),
-            Self::Rerun => {
-                // A form that is sent twice starts nothing twice.
-                let key = (!key.is_empty()).then(|| format!("page:{key}:{id}"));
-                let (Created::New(job) | Created::Replayed(job)) = service.rerun(caller, id, key).await?;
-                Ok(Some(job.id))
-            }
-        }
-    }
-}
-
-impl fmt::Display for Deed {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.name())
     }
 }
 
 /// What a form asks for.
 struct Asked {
     deed: Deed,
-    ids: Vec<JobId>,
+    of: Of,
     back: String,
+}
+
+/// To which jobs it is to be done.
+enum Of {
+    /// Those that were ticked.
+    Ids(Vec<JobId>),
+    /// Those that the filter of the page finds on which it was asked for: the newest that there was then, and older ones.
+    Filter(Filter, Option<JobId>),
 }
 
 impl Asked {
     fn read(form: &Form) -> Result<Self, Failure> {
         let wrong = |text: &str| Failure::new(StatusCode::BAD_REQUEST, "Nothing can be done", text);
         let deed = Deed::named(form.one("do")).ok_or_else(|| wrong("It is not said what is to be done."))?;
+        let back = local(form.one("back")).to_owned();
+        if form.one("of") == "filter" {
+            let (_, query) = back.split_once('?').unwrap_or(("", ""));
+            let (query, faults) = Query::read(query);
+            if !faults.is_empty() {
+                return Err(wrong("The filter cannot be understood: go back and mend it."));
+            }
+            let newest = form.one("newest").parse().ok();
+            return Ok(Self {
+                deed,
+                of: Of::Filter(query.filter(), newest),
+                back,
+            });
+        }
         let mut ids: Vec<JobId> = form.all("id").filter_map(|id| id.parse().ok()).collect();
         ids.sort_unstable_by(|a, b| b.cmp(a));
         ids.dedup();
@@ -152,12 +118,14 @@ impl Asked {
             return Err(wrong("No job is selected: go back and tick some."));
         }
         if ids.len() > usize::try_from(PAGE_LIMIT).unwrap_or(usize::MAX) {
-            return Err(wrong(&format!("At most {PAGE_LIMIT} jobs at once.")));
+            return Err(wrong(&format!(
+                "At most {PAGE_LIMIT} jobs can be ticked: go back and choose all that match the filter."
+            )));
         }
         Ok(Self {
             deed,
-            ids,
-            back: local(form.one("back")).to_owned(),
+            of: Of::Ids(ids),
+            back,
         })
     }
 }
@@ -168,8 +136,24 @@ pub(super) async fn confirm(visit: Visit, Work(service): Work, RawQuery(text): R
         Ok(asked) => asked,
         Err(failure) => return visit.failure(failure),
     };
+    let key = match super::visit::secret() {
+        Ok(key) => key,
+        Err(failure) => return visit.failure(failure),
+    };
+    let ids = match &asked.of {
+        Of::Ids(ids) => ids,
+        Of::Filter(filter, _) => {
+            let counted = match service.count_for(&visit.caller, asked.deed, filter, None).await {
+                Ok(counted) => counted,
+                Err(error) => return visit.failure(error),
+            };
+            let content = question_of_all(&visit, &asked, &counted, &key);
+            let title = format!("{} {}?", asked.deed.verb(), how_many(&counted));
+            return visit.page(StatusCode::OK, &title, None, &content);
+        }
+    };
     let mut jobs = Vec::new();
-    for id in &asked.ids {
+    for id in ids {
         match service.job(&visit.caller, *id).await {
             Ok(job) => jobs.push(job),
             // Deleted since the list was loaded: then there is nothing to ask about it.
@@ -177,10 +161,6 @@ pub(super) async fn confirm(visit: Visit, Work(service): Work, RawQuery(text): R
             Err(error) => return visit.failure(error),
         }
     }
-    let key = match super::visit::secret() {
-        Ok(key) => key,
-        Err(failure) => return visit.failure(failure),
-    };
     let (fit, unfit): (Vec<Job>, Vec<Job>) = jobs.into_iter().partition(|job| asked.deed.fits(job));
     let title = format!("{} {}?", asked.deed.verb(), show::jobs(fit.len()));
     visit.page(
@@ -231,6 +211,87 @@ fn question(visit: &Visit, asked: &Asked, fit: &[Job], unfit: &[Job], key: &str)
     }
 }
 
+/// Says how many jobs of a filter are meant.
+fn how_many(counted: &Counted) -> String {
+    let jobs = show::jobs(usize::try_from(counted.fit).unwrap_or(usize::MAX));
+    match counted.more {
+        Some(_) => format!("more than {jobs}"),
+        None => jobs,
+    }
+}
+
+fn question_of_all(visit: &Visit, asked: &Asked, counted: &Counted, key: &str) -> Markup {
+    let deed = asked.deed;
+    let unfit = usize::try_from(counted.matched - counted.fit).unwrap_or(usize::MAX);
+    html! {
+        section.narrow {
+            @if counted.fit == 0 {
+                h1 { "Nothing to " (deed) }
+            } @else {
+                h1 { (deed.verb()) " " (how_many(counted)) "?" }
+                p { "All that match the filter now, also those on other pages. " (deed.consequence()) }
+            }
+            @if unfit > 0 {
+                p { (show::jobs(unfit)) " that match it are left: in the state in which they are, one cannot " (deed) " them." }
+            }
+            form.answer method="post" action="/ui/act" {
+                (visit.token_field())
+                input type="hidden" name="do" value=(deed);
+                input type="hidden" name="back" value=(asked.back);
+                input type="hidden" name="key" value=(key);
+                input type="hidden" name="of" value="filter";
+                @if let Some(newest) = counted.newest { input type="hidden" name="newest" value=(newest); }
+                @if counted.fit > 0 {
+                    button.primary.danger[deed.is_asked()] autofocus { (deed.verb()) " " (how_many(counted)) }
+                }
+                a.button href=(asked.back) { "Back" }
+            }
+        }
+    }
+}
+
+/// Does it to all jobs of a filter, or as many as there is time for.
+async fn perform_all(
+    visit: &Visit,
+    service: &Service,
+    asked: &Asked,
+    filter: &Filter,
+    newest: Option<JobId>,
+    key: Option<&str>,
+) -> Response {
+    let begun = Instant::now();
+    // The newest one that was counted comes after the id that follows it.
+    let mut after = newest.and_then(|newest| JobId::from_number(newest.number().saturating_add(1)));
+    let (mut done, mut refused) = (0, Vec::new());
+    loop {
+        let page = Page {
+            after,
+            limit: PAGE_LIMIT,
+        };
+        match service.perform_page(&visit.caller, asked.deed, filter, page, key).await {
+            Ok(performed) => {
+                done += usize::try_from(performed.done).unwrap_or(usize::MAX);
+                refused.extend(performed.refused);
+                after = performed.more;
+            }
+            Err(error) => return visit.failure(error),
+        }
+        if after.is_none() || begun.elapsed() > PATIENCE {
+            break;
+        }
+    }
+    if after.is_none() && refused.is_empty() {
+        return see_other(&with_notice(&asked.back, asked.deed, done));
+    }
+    let content = html! {
+        (partly(asked, done, &refused))
+        @if after.is_some() {
+            section.narrow { p { "There are more: go back and ask once more for those that are left." } }
+        }
+    };
+    visit.page(StatusCode::CONFLICT, "Not all was done", None, &content)
+}
+
 /// Does it.
 pub(super) async fn perform(visit: Visit, Work(service): Work, body: Bytes) -> Response {
     let form = match Form::checked(&visit, &body) {
@@ -242,13 +303,17 @@ pub(super) async fn perform(visit: Visit, Work(service): Work, body: Bytes) -> R
         Err(failure) => return visit.failure(failure),
     };
     let deed = asked.deed;
-    let key = form.one("key");
-    let (visit_, service_) = (&visit, &service);
-    let results: Vec<_> = stream::iter(asked.ids.iter().copied())
-        .map(|id| async move { (id, deed.perform(visit_, service_, id, key).await) })
-        .buffered(AT_ONCE)
-        .collect()
-        .await;
+    // A form that is sent twice starts nothing twice.
+    let key = Some(form.one("key"))
+        .filter(|key| !key.is_empty())
+        .map(|key| format!("page:{key}"));
+    let ids = match &asked.of {
+        Of::Ids(ids) => ids,
+        Of::Filter(filter, newest) => {
+            return perform_all(&visit, &service, &asked, filter, *newest, key.as_deref()).await;
+        }
+    };
+    let results = service.perform_each(&visit.caller, deed, ids, key.as_deref()).await;
     let mut done = 0;
     let mut new = None;
     let mut failed = Vec::new();
@@ -258,7 +323,7 @@ pub(super) async fn perform(visit: Visit, Work(service): Work, body: Bytes) -> R
                 done += 1;
                 new = made.or(new);
             }
-            Err(error) if asked.ids.len() == 1 => return visit.failure(error),
+            Err(error) if ids.len() == 1 => return visit.failure(error),
             Err(error) => failed.push((id, error)),
         }
     }
@@ -270,7 +335,7 @@ pub(super) async fn perform(visit: Visit, Work(service): Work, body: Bytes) -> R
             &partly(&asked, done, &failed),
         );
     }
-    match (deed, asked.ids.as_slice(), new) {
+    match (deed, ids.as_slice(), new) {
         // Whoever runs one job again wants to see it.
         (Deed::Rerun, [_], Some(new)) => see_other(&format!("/ui/jobs/{new}")),
         _ => see_other(&with_notice(&asked.back, deed, done)),
@@ -280,7 +345,9 @@ pub(super) async fn perform(visit: Visit, Work(service): Work, body: Bytes) -> R
 fn partly(asked: &Asked, done: usize, failed: &[(JobId, ServiceError)]) -> Markup {
     html! {
         section.narrow {
-            h1 { (show::jobs(failed.len())) " could not be done" }
+            h1 {
+                @if failed.is_empty() { "Not all is done yet" } @else { (show::jobs(failed.len())) " could not be done" }
+            }
             @if done > 0 { p { (show::jobs(done)) ": " (asked.deed.done()) "." } }
             ul.chosen {
                 @for (id, error) in failed {
@@ -341,7 +408,18 @@ mod tests {
         let asked =
             read("do=cancel&id=0000000000001&id=0000000000002&id=0000000000001&id=x&back=//evil").map_err(|_| ());
         let asked = asked.expect("good");
-        assert_eq!((asked.ids.len(), asked.back.as_str()), (2, "/"));
+        assert!(matches!(&asked.of, Of::Ids(ids) if ids.len() == 2));
+        assert_eq!(asked.back, "/");
+        let all =
+            read("do=delete&of=filter&back=/%3Fstate%3Dfailed%26q%3Da%26after%3D0000000000001&newest=0000000000007");
+        let all = all.map_err(|_| ()).expect("good");
+        let Of::Filter(filter, newest) = &all.of else {
+            panic!("a filter was asked for");
+        };
+        assert_eq!(filter.states, [crate::dashboard::job::State::Failed]);
+        assert_eq!(filter.text.as_deref(), Some("a"));
+        assert_eq!(newest.map(|id| id.to_string()).as_deref(), Some("0000000000007"));
+        assert!(read("do=delete&of=filter&back=/%3Fstate%3Dno").is_err());
         assert!(read("do=format&id=0000000000001").is_err());
         assert!(read("do=cancel").is_err());
         let many: Vec<String> = (0..=PAGE_LIMIT).map(|number| format!("&id={number:013}")).collect();

@@ -175,6 +175,11 @@ fn table(query: &Query, shown: &Shown) -> Markup {
                 @for (action, title) in super::act::BULK {
                     button name="do" value=(action) { (title) }
                 }
+                // Where one page is all that there is, ticking its first box does the same.
+                label.every hidden[!shown.more && query.after.is_none()] {
+                    input type="checkbox" name="of" value="filter";
+                    @if query.is_filtered() { " all that match the filters, on every page" } @else { " all jobs, on every page" }
+                }
             }
             button #fresh .fresh type="button" hidden {}
             table.jobs {

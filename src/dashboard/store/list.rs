@@ -26,7 +26,7 @@ const LONGER: i64 = 8;
 /// are: where another index has no more left than that, it is walked instead.
 const TEXT_SHARE: i64 = 64;
 /// The most that is walked instead, and so how many ids of an index are looked at at most to know it.
-const TEXT_WALK: i64 = 8192;
+const TEXT_WALK: i64 = 16_384;
 /// From how many characters on a text can be the beginning of an id: these eight tell 8 ms of creation apart.
 const ID_CHARACTERS: usize = 8;
 
@@ -386,6 +386,14 @@ async fn find<A: Ask>(source: &mut Source<'_, A>, wanted: &Wanted) -> Result<Vec
         }
         below = part.oldest;
         length *= LONGER;
+        // SQLite's index over texts is in order, and stops when the page is full. Nearly all that it finds is wanted where
+        // nothing else is asked for, so nobody needs to know how far it comes, which is to walk it to its end.
+        if A::DIALECT == Dialect::Sqlite && leads == [Lead::All, Lead::Text] {
+            let left = wanted.limit - i64::try_from(found.len()).unwrap_or(i64::MAX);
+            let maker = Maker::new(A::DIALECT, wanted, Lead::Text, wanted.from, below);
+            found.extend(source.jobs(&maker.jobs(left, None), left).await?);
+            return Ok(found);
+        }
         // PostgreSQL's index over texts has no order: what it finds, it finds at once. By now it is known that the text is
         // not in every name; but it can be in so many that another index has less left.
         if A::DIALECT == Dialect::Postgres && wanted.text.is_some() {

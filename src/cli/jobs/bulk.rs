@@ -1,0 +1,149 @@
+//! `labctl jobs cancel` and `delete` of all jobs that a filter finds.
+
+use std::fmt::Write as _;
+
+use anyhow::Result;
+use reqwest::Method;
+use serde_json::json;
+
+use super::{Client, Which, print, show};
+use crate::dashboard::http::api::{ApiBulk, ApiBulkDone};
+use crate::dashboard::job::JobId;
+use crate::dashboard::service::bulk::Deed;
+use crate::drive::dashboard::Request;
+use crate::error::{Code, Diagnosis};
+
+/// Jobs by their ids, or all that a filter finds.
+#[derive(Debug, clap::Args)]
+pub(super) struct Chosen {
+    /// The jobs' ids; or use the filters below, for all jobs that they find
+    #[arg(required_unless_present = "Which", conflicts_with = "Which")]
+    pub(super) ids: Vec<JobId>,
+    #[command(flatten)]
+    which: Which,
+    /// Only say how many jobs it would be
+    #[arg(long, requires = "Which")]
+    dry_run: bool,
+}
+
+impl Chosen {
+    /// Does it to all jobs that the filters find, once somebody has agreed to their number.
+    pub(super) async fn run(&self, client: &Client<'_>, deed: Deed) -> Result<()> {
+        let query = self.which.query();
+        let mut asked = ApiBulk {
+            action: deed,
+            dry_run: true,
+            all: false,
+            newest: None,
+        };
+        let counted = send(client, &query, &asked).await?;
+        let many = many(&counted);
+        if self.dry_run {
+            return say(client, &counted, &would(deed, &counted));
+        }
+        if counted.fit == 0 {
+            return say(client, &counted, &would(deed, &counted));
+        }
+        let question = format!("{} {many}?", capital(deed));
+        if !client.world.consent(&question) {
+            return Err(Diagnosis::new(
+                Code::NeedsYes,
+                format!("to {deed} {many} needs a yes; nothing was done"),
+            )
+            .hint(format!(
+                "the same again with --yes, or labctl jobs {deed} --dry-run to see how many it would be"
+            ))
+            .error());
+        }
+        asked.dry_run = false;
+        asked.newest = counted.newest;
+        let mut sum = send(client, &query, &asked).await?;
+        while let Some(cursor) = sum.next.take() {
+            let part = send(client, &format!("{query}&cursor={cursor}"), &asked).await?;
+            sum.matched += part.matched;
+            sum.fit += part.fit;
+            sum.done += part.done;
+            sum.refused += part.refused;
+            sum.refusals.extend(part.refusals);
+            sum.next = part.next;
+        }
+        let mut text = format!("{} {}\n", jobs(sum.done), done(deed));
+        for refusal in &sum.refusals {
+            _ = writeln!(text, "{}: {}", refusal.id, show::plain(&refusal.detail));
+        }
+        say(client, &sum, &text)?;
+        if sum.refused == 0 {
+            return Ok(());
+        }
+        Err(Diagnosis::new(
+            Code::DashboardRefused,
+            format!("{} of {} could not be done", sum.refused, jobs(sum.fit)),
+        )
+        .hint("what each said is above; the same again tries those that are left")
+        .error())
+    }
+}
+
+async fn send(client: &Client<'_>, query: &str, asked: &ApiBulk) -> Result<ApiBulkDone> {
+    let request = Request {
+        headers: Vec::new(),
+        body: Some(serde_json::to_value(asked)?),
+    };
+    let query = query.trim_start_matches('&');
+    client.read(Method::POST, &format!("/jobs/bulk?{query}"), request).await
+}
+
+fn say(client: &Client<'_>, done: &ApiBulkDone, text: &str) -> Result<()> {
+    if client.json() {
+        print(&format!("{}\n", json!({"v": 1, "bulk": done})))
+    } else {
+        print(text)
+    }
+}
+
+fn jobs(count: u64) -> String {
+    match count {
+        1 => "1 job".to_owned(),
+        count => format!("{count} jobs"),
+    }
+}
+
+/// Says how many jobs are meant: a count that ended early is a lower bound.
+fn many(counted: &ApiBulkDone) -> String {
+    let more = if counted.next.is_some() { "more than " } else { "" };
+    format!("{more}{}", jobs(counted.fit))
+}
+
+fn would(deed: Deed, counted: &ApiBulkDone) -> String {
+    let left = counted.matched - counted.fit;
+    let mut text = match (counted.fit, left) {
+        (0, 0) => "no job matches\n".to_owned(),
+        (0, _) => String::new(),
+        _ => format!("{} would be {}\n", many(counted), done(deed)),
+    };
+    if left > 0 {
+        _ = writeln!(
+            text,
+            "{} that match would be left: one cannot {deed} them as they are",
+            jobs(left)
+        );
+    }
+    text
+}
+
+fn done(deed: Deed) -> &'static str {
+    match deed {
+        Deed::Cancel => "asked to end",
+        Deed::Rerun => "run again",
+        Deed::Suspend => "held back",
+        Deed::Resume => "let go on",
+        Deed::Delete => "deleted",
+    }
+}
+
+fn capital(deed: Deed) -> String {
+    let name = deed.name();
+    let mut letters = name.chars();
+    let first = letters.next().map(|first| first.to_ascii_uppercase());
+    first.into_iter().chain(letters).collect()
+}
