@@ -27,6 +27,8 @@ use super::store::{JobStore, Scope, StoreError};
 
 /// The lease that says which server does this.
 const LEASE: &str = "control";
+/// How many turns there are to hold jobs back.
+const TURNS: usize = 64;
 /// How long the lease is held without being renewed.
 const LEASE_TTL: Duration = Duration::from_secs(15);
 /// How long before its end nothing is done any more: what was asked of the store by then has been answered.
@@ -79,6 +81,8 @@ struct Inner {
     /// Who reads which job's output.
     collectors: Mutex<BTreeMap<JobId, JoinHandle<()>>>,
     asked: Mutex<Asked>,
+    /// Whose turn it is to hold a job back or to let it go on: see [`Control::turn`].
+    turns: [tokio::sync::Mutex<()>; TURNS],
     keep: Keep,
     counted: Mutex<retain::Counted>,
 }
@@ -133,6 +137,7 @@ impl Control {
             todo: Mutex::default(),
             collectors: Mutex::default(),
             asked: Mutex::default(),
+            turns: [const { tokio::sync::Mutex::const_new(()) }; TURNS],
             keep,
             counted: Mutex::default(),
         }))
@@ -142,6 +147,15 @@ impl Control {
     pub fn wake(&self) {
         self.todo().all = true;
         self.0.wake.notify_one();
+    }
+
+    /// Waits for the turn to hold a job back or to let it go on, at this server. Whoever has it reads what is wanted, and
+    /// asks the runner for that, before somebody else wants something else: a job that was let go on in between would be
+    /// held once more, and begin once more.
+    pub async fn turn(&self, id: JobId) -> tokio::sync::MutexGuard<'_, ()> {
+        // Jobs share turns: few are held at once, and the runner is quick.
+        let place = id.number().unsigned_abs() % TURNS as u64;
+        self.0.turns[usize::try_from(place).unwrap_or_default()].lock().await
     }
 
     /// Says that a schedule was made, changed or resumed.

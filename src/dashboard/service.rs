@@ -283,6 +283,10 @@ impl Service {
     /// [`ServiceError::NotFound`], [`ServiceError::State`], [`ServiceError::Changed`], [`ServiceError::Runner`],
     /// [`ServiceError::Store`].
     pub async fn act(&self, caller: &Caller, id: JobId, action: Action, version: Option<i64>) -> Result<Job> {
+        let _turn = match action {
+            Action::Suspend | Action::Resume => Some(self.0.control.turn(id).await),
+            Action::Cancel => None,
+        };
         loop {
             let job = self.job(caller, id).await?;
             if version.is_some_and(|version| version != job.version) {

@@ -141,7 +141,12 @@ impl Server {
         let end = bytes
             .windows(4)
             .position(|part| part == b"\r\n\r\n")
-            .expect("a whole head");
+            .unwrap_or_else(|| {
+                panic!(
+                    "no whole head of {method} {path}: {:?}",
+                    String::from_utf8_lossy(&bytes)
+                )
+            });
         let head = String::from_utf8_lossy(&bytes[..end]).into_owned();
         let status = head.split(' ').nth(1).expect("a status").parse().expect("a number");
         Answer {

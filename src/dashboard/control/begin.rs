@@ -174,6 +174,7 @@ impl Control {
             if job.cancelling || self.asked().held.contains(&job.id) == held {
                 return Ok(());
             }
+            let _turn = self.turn(job.id).await;
             // The row that is known may be older than the last wish.
             match self.0.store.job(job.id, &Scope::All).await? {
                 Some(now) if now.state.is_final() => return Ok(()),

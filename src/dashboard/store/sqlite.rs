@@ -381,13 +381,17 @@ impl JobStore for Sqlite {
     }
 
     async fn log(&self, id: JobId, from: u64, limit: u32) -> Result<Vec<Chunk>, StoreError> {
+        // No line has a number that cannot be stored.
+        let Ok(from) = row::number(from) else {
+            return Ok(Vec::new());
+        };
         let mut reader = self.reader().await?;
         let query = sqlx::query(
             "SELECT first, lines, bytes, position, data FROM log_parts WHERE job = ?1 AND first >= coalesce(
                 (SELECT p.first FROM log_parts p WHERE p.job = ?1 AND p.first <= ?2 ORDER BY p.first DESC LIMIT 1), 0)
              AND first + lines > ?2 ORDER BY first LIMIT ?3",
         );
-        let query = query.bind(id.number()).bind(row::number(from)?).bind(limit);
+        let query = query.bind(id.number()).bind(from).bind(limit);
         let rows = reader.all(query).await?;
         rows.iter().map(row::chunk).collect()
     }
