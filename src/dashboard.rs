@@ -5,6 +5,7 @@
 //! | [`server`] | the listener, connections, their limits, and how the server stops |
 //! | [`auth`] | who may ask: the local user, or whoever has a token |
 //! | [`http`] | routes and what is around them: request ids, the access log, limits, problems |
+//! | [`page`] | the pages: HTML that the server makes, with little script |
 //! | [`service`] | what can be asked of the dashboard, whoever asks: no HTTP in it |
 //! | [`control`] | what makes jobs happen: begins them, writes down how they are, stores their output |
 //! | [`job`] | a job's id, states and spec, templates and schedules; pure |

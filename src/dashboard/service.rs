@@ -226,6 +226,9 @@ impl Service {
     /// [`ServiceError::NotFound`], and those of [`Service::create`].
     pub async fn rerun(&self, caller: &Caller, id: JobId, key: Option<String>) -> Result<Created> {
         let job = self.job(caller, id).await?;
+        if let Some(why) = self.rerun_refused(&job).await? {
+            return Err(ServiceError::State(why));
+        }
         let mut spec = self.spec(caller, id).await?;
         // It was held back once; whoever wants it to run again wants it to run.
         spec.suspend = false;
@@ -237,6 +240,22 @@ impl Service {
             Some(name) => Some(self.0.store.origin(id).await?.unwrap_or_else(|| name.as_str().into())),
         };
         self.create_from(caller, spec, key, template, Some(id)).await
+    }
+
+    /// Returns why a job may not be run again; nothing where it may, also where its template is gone.
+    ///
+    /// # Errors
+    /// [`ServiceError::Store`].
+    pub async fn rerun_refused(&self, job: &Job) -> Result<Option<String>> {
+        let Some(name) = &job.template else { return Ok(None) };
+        match self.template(name, None).await {
+            Ok(kept) if kept.document.allow_rerun => Ok(None),
+            Ok(_) => Ok(Some(format!(
+                "a job of the template `{name}` is not run again, which is how the template wants it; make a new one from it"
+            ))),
+            Err(ServiceError::Missing(_)) => Ok(None),
+            Err(error) => Err(error),
+        }
     }
 
     /// Returns a job.

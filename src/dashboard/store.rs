@@ -1,7 +1,8 @@
 //! Where jobs are kept: SQLite for one server, PostgreSQL for many. One suite of tests holds for both.
 //!
 //! Rows are narrow, so that a list reads little; specs and logs lie beside them. Counters per owner and state are kept by
-//! whoever changes a row, in the same transaction, so that nobody has to count. SQL is written in these modules alone.
+//! whoever changes a row, in the same transaction, so that nobody has to count. Rows that lists showed lately are kept by
+//! their versions ([`Listed`]), so that a page is not read twice. SQL is written in these modules alone.
 
 pub mod documents;
 pub mod postgres;

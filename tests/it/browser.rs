@@ -246,7 +246,10 @@ fn all_that_match_are_cancelled_also_those_on_other_pages() {
     browser.run("document.querySelector('.every input').click()");
     browser.follow("#bulk button[value=cancel]");
     let question = browser.text("main");
-    assert!(question.contains("Cancel 60 jobs?"), "{question}");
+    assert!(
+        question.contains("Cancel 60 jobs?") && question.contains("text: many"),
+        "{question}"
+    );
     // Who comes after the question is not meant.
     site.create(&json!({"name": "many-later", "command": ["true"], "suspend": true}));
     browser.follow("form.answer button.danger");

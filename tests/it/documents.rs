@@ -121,6 +121,42 @@ fn the_life_of_a_template() {
 }
 
 #[test]
+fn a_template_may_forbid_that_its_jobs_run_again() {
+    let world = bare();
+    let server = start(&world);
+    let mut template = greet();
+    template["allow_rerun"] = json!(false);
+    assert_eq!(post(&server, "/templates", &template).status, 201);
+    assert_eq!(
+        server.ask("GET", "/templates/greet", &[], "").json()["allow_rerun"],
+        false
+    );
+    let asked = json!({"template": "greet", "parameters": {"who": "ann", "token": "s3cret"}});
+    let made = post(&server, "/jobs", &asked).json();
+    let id = made["id"].as_str().expect("an id");
+    in_state(&server, id, "succeeded");
+    let rerun = server.ask("POST", &format!("/jobs/{id}/rerun"), &[], "");
+    problem(&rerun, 409, "state-conflict");
+    assert!(
+        rerun.json()["detail"]
+            .as_str()
+            .is_some_and(|why| why.contains("`greet`")),
+        "{rerun:?}"
+    );
+    let many = post(&server, "/jobs/bulk?template=greet", &json!({"action": "rerun"})).json();
+    assert_eq!((&many["done"], &many["refused"]), (&json!(0), &json!(1)), "{many}");
+    assert_eq!(many["refusals"][0]["code"], "state-conflict");
+    let page = server.ask("GET", &format!("/ui/jobs/{id}"), &[], "").text();
+    assert!(page.contains("Not run again") && !page.contains("Run again"), "{page}");
+    // A new one is another matter.
+    assert_eq!(post(&server, "/jobs", &asked).status, 201);
+    template["allow_rerun"] = json!(true);
+    let put = server.ask("PUT", "/templates/greet", &[JSON, "if-match: *"], &template.to_string());
+    assert_eq!(put.status, 200, "{put:?}");
+    assert_eq!(server.ask("POST", &format!("/jobs/{id}/rerun"), &[], "").status, 201);
+}
+
+#[test]
 fn bad_templates_and_bad_arguments_are_refused_with_their_places() {
     let world = bare();
     let server = start(&world);

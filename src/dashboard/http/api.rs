@@ -168,6 +168,8 @@ pub struct ApiTemplate {
     /// The parameters: a JSON Schema.
     #[schema(value_type = Object)]
     pub parameters: Value,
+    /// Whether a job of it may be run again as it was.
+    pub allow_rerun: bool,
     /// The job's document, with placeholders.
     #[schema(value_type = Object)]
     pub job: Value,
@@ -183,6 +185,7 @@ impl From<Kept<Template>> for ApiTemplate {
             name: kept.document.name,
             description: kept.document.description,
             parameters: kept.document.parameters,
+            allow_rerun: kept.document.allow_rerun,
             job: kept.document.job,
         }
     }
@@ -195,6 +198,7 @@ impl ApiTemplate {
             name: self.name,
             description: self.description,
             parameters: self.parameters,
+            allow_rerun: self.allow_rerun,
             job: self.job,
         }
     }

@@ -65,7 +65,7 @@ refusals! {
     /// Refusals of an action.
     ActRefused: NoSuchJob, State, Unsupported, Changed, Refused, RunnerDown, RunnerBusy, Full;
     /// Refusals of a rerun.
-    RerunRefused: Parameter, NoSuchJob, KeyInFlight, Invalid, KeyReused, Full;
+    RerunRefused: Parameter, NoSuchJob, State, KeyInFlight, Invalid, KeyReused, Full;
     /// Refusals of a deletion.
     DeleteRefused: NoSuchJob, State, Changed, Full;
     /// Refusals of a log.

@@ -46,9 +46,17 @@ pub struct Template {
     #[serde(default = "no_parameters")]
     #[schema(value_type = Object)]
     pub parameters: Value,
+    /// Whether a job of it may be run again as it was. What must not happen twice, such as a payment, says `false`; a new
+    /// job can be made from it all the same.
+    #[serde(default = "yes", skip_serializing_if = "Clone::clone")]
+    pub allow_rerun: bool,
     /// The job's document, with placeholders such as `${{ name }}` in its texts.
     #[schema(value_type = Object)]
     pub job: Value,
+}
+
+fn yes() -> bool {
+    true
 }
 
 fn no_parameters() -> Value {

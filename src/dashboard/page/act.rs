@@ -220,6 +220,18 @@ fn how_many(counted: &Counted) -> String {
     }
 }
 
+/// Says what a page is filtered by; nothing where it is not.
+fn filter_words(address: &str) -> Option<String> {
+    const FILTERS: [&str; 7] = ["state", "q", "owner", "label", "template", "since", "until"];
+    let (_, query) = address.split_once('?')?;
+    let pairs = super::query::pairs(query).into_iter();
+    let words = pairs
+        .filter(|(name, value)| FILTERS.contains(&name.as_str()) && !value.trim().is_empty())
+        .map(|(name, value)| format!("{}: {}", if name == "q" { "text" } else { &name }, value.trim()));
+    let words: Vec<String> = words.collect();
+    (!words.is_empty()).then(|| words.join(", "))
+}
+
 fn question_of_all(visit: &Visit, asked: &Asked, counted: &Counted, key: &str) -> Markup {
     let deed = asked.deed;
     let unfit = usize::try_from(counted.matched - counted.fit).unwrap_or(usize::MAX);
@@ -229,7 +241,14 @@ fn question_of_all(visit: &Visit, asked: &Asked, counted: &Counted, key: &str) -
                 h1 { "Nothing to " (deed) }
             } @else {
                 h1 { (deed.verb()) " " (how_many(counted)) "?" }
-                p { "All that match the filter now, also those on other pages. " (deed.consequence()) }
+                p {
+                    @if let Some(filter) = filter_words(&asked.back) {
+                        "All that match " strong { (filter) } " now, also those on other pages. "
+                    } @else {
+                        "All jobs that there are now. "
+                    }
+                    (deed.consequence())
+                }
             }
             @if unfit > 0 {
                 p { (show::jobs(unfit)) " that match it are left: in the state in which they are, one cannot " (deed) " them." }
@@ -400,6 +419,14 @@ mod tests {
         assert_eq!(notice("done=delete&count=<b>"), None);
         assert_eq!(notice("done=x&count=1"), None);
         assert_eq!(with_notice("/", Deed::Rerun, 1), "/?done=rerun&count=1");
+    }
+
+    #[test]
+    fn a_filter_is_told_in_words() {
+        let words = filter_words("/?q=a%26b&state=failed&after=0000000000001&owner=+&done=cancel&limit=500");
+        assert_eq!(words.as_deref(), Some("text: a&b, state: failed"));
+        assert_eq!(filter_words("/?limit=500"), None);
+        assert_eq!(filter_words("/"), None);
     }
 
     #[test]

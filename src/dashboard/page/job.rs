@@ -24,12 +24,13 @@ pub(super) async fn page(visit: Visit, Work(service): Work, Path(id): Path<Strin
         let spec = service.spec(&visit.caller, id).await?;
         let tail = tail::read(&service, &visit.caller, id).await?;
         let result = service.result(&job).await?;
-        Ok::<_, Failure>((job, spec, tail, result))
+        let may_rerun = service.rerun_refused(&job).await?.is_none();
+        Ok::<_, Failure>((job, spec, tail, result, may_rerun))
     };
     match shown.await {
-        Ok((job, spec, tail, result)) => {
+        Ok((job, spec, tail, result, may_rerun)) => {
             let title = format!("{} · {}", job.name, job.state);
-            let content = content(&visit, &job, &spec, &tail, result.as_ref(), now_ms());
+            let content = content(&visit, &job, may_rerun, &spec, &tail, result.as_ref(), now_ms());
             visit.page(StatusCode::OK, &title, Some("job.js"), &content)
         }
         Err(failure) => visit.failure(failure),
@@ -49,9 +50,15 @@ pub(super) async fn head(
         return visit.failure(Failure::no_job());
     };
     let known = Form::unchecked(&query.unwrap_or_default());
-    match service.job(&visit.caller, id).await {
-        Ok(job) if known.one("version") == job.version.to_string() => visit.send(StatusCode::NO_CONTENT, html! {}),
-        Ok(job) => visit.send(StatusCode::OK, summary(&visit, &job, now_ms())),
+    let job = match service.job(&visit.caller, id).await {
+        Ok(job) if known.one("version") == job.version.to_string() => {
+            return visit.send(StatusCode::NO_CONTENT, html! {});
+        }
+        Ok(job) => job,
+        Err(error) => return visit.failure(error),
+    };
+    match service.rerun_refused(&job).await {
+        Ok(refused) => visit.send(StatusCode::OK, summary(&visit, &job, refused.is_none(), now_ms())),
         Err(error) => visit.failure(error),
     }
 }
@@ -60,20 +67,21 @@ pub(super) async fn head(
 pub(super) fn content(
     visit: &Visit,
     job: &Job,
+    may_rerun: bool,
     spec: &Spec,
     tail: &Tail,
     result: Option<&Map<String, Value>>,
     now_ms: i64,
 ) -> Markup {
     html! {
-        (summary(visit, job, now_ms))
+        (summary(visit, job, may_rerun, now_ms))
         @if let Some(result) = result { (came_to(result)) }
         (log(job, tail))
         (specification(spec))
     }
 }
 
-fn summary(visit: &Visit, job: &Job, now_ms: i64) -> Markup {
+fn summary(visit: &Visit, job: &Job, may_rerun: bool, now_ms: i64) -> Markup {
     html! {
         section #head aria-labelledby="title" data-state=(job.state) data-version=(job.version) data-final[job.state.is_final()] data-whole[job.log_complete] {
             nav.crumbs aria-label="Where this is" { a href="/" { "Jobs" } }
@@ -92,7 +100,7 @@ fn summary(visit: &Visit, job: &Job, now_ms: i64) -> Markup {
                 @for (name, value) in &job.labels {
                 a.label href=(by_label(name, value)) title="Jobs with this label" { (name) @if !value.is_empty() { "=" (value) } } " "
             } }
-            (actions(visit, job))
+            (actions(visit, job, may_rerun))
             (timeline(job, now_ms))
         }
     }
@@ -103,7 +111,7 @@ fn by_label(name: &str, value: &str) -> String {
     query.append_pair("label", &format!("{name}={value}")).finish()
 }
 
-fn actions(visit: &Visit, job: &Job) -> Markup {
+fn actions(visit: &Visit, job: &Job, may_rerun: bool) -> Markup {
     let here = format!("/ui/jobs/{}", job.id);
     // What cannot be undone is asked once more, on a page of its own.
     let deed = |deed: Deed, title: &str| {
@@ -128,7 +136,7 @@ fn actions(visit: &Visit, job: &Job) -> Markup {
             @if Deed::Cancel.fits(job) { (deed(Deed::Cancel, "Cancel…")) }
             @if Deed::Resume.fits(job) { (deed(Deed::Resume, "Resume")) }
             @if Deed::Suspend.fits(job) { (deed(Deed::Suspend, "Suspend")) }
-            (deed(Deed::Rerun, "Run again"))
+            @if may_rerun { (deed(Deed::Rerun, "Run again")) } @else { span.never { "Not run again: its template wants it so" } }
             @if let Some(template) = &job.template {
                 a.button href={ "/ui/templates/" (template) "?from=" (job.id) } { "Change and run…" }
             } @else {
@@ -274,7 +282,16 @@ mod tests {
         };
         let visit = super::super::visit::tests::visit();
         let result = serde_json::from_str(RESULT).ok();
-        content(&visit, job, &spec, &tail, result.as_ref(), job.created_ms + 300_000).into_string()
+        content(
+            &visit,
+            job,
+            true,
+            &spec,
+            &tail,
+            result.as_ref(),
+            job.created_ms + 300_000,
+        )
+        .into_string()
     }
 
     fn words(html: &str) -> String {

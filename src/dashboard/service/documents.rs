@@ -399,6 +399,7 @@ fn first_template() -> Template {
             },
             "additionalProperties": false,
         }),
+        allow_rerun: true,
         job: serde_json::json!({
             "name": "hello",
             "command": ["/bin/sh", "-c", script, "hello", "${{ name }}", "${{ count }}"],

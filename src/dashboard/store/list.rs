@@ -26,7 +26,7 @@ const LONGER: i64 = 8;
 /// are: where another index has no more left than that, it is walked instead.
 const TEXT_SHARE: i64 = 64;
 /// The most that is walked instead, and how many ids of an index are looked at to know it.
-const TEXT_WALK: i64 = 16_384;
+const TEXT_WALK: i64 = 4096;
 /// From how many characters on a text can be the beginning of an id: these eight tell 8 ms of creation apart.
 const ID_CHARACTERS: usize = 8;
 

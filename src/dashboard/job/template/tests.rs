@@ -7,6 +7,7 @@ fn template(parameters: Value, job: Value) -> Template {
         name: "t".to_owned(),
         description: String::new(),
         parameters,
+        allow_rerun: true,
         job,
     }
 }
