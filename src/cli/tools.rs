@@ -9,7 +9,7 @@ use clap::ValueEnum;
 
 use super::Outcome;
 use crate::config;
-use crate::drive::exec::{Cmd, pass_through};
+use crate::drive::exec::{Cmd, become_program};
 use crate::error::{Code, Diagnosis, Exit};
 use crate::lab::tools::{Origin, Tool, find, locate};
 use crate::world::World;
@@ -74,7 +74,7 @@ async fn run(world: &World, tool: Tool, arguments: Vec<OsString>) -> Result<Outc
     let path = find(world, tool).await?;
     world.reporter().finish();
     let cmd = Cmd::new(path).args(arguments).on_cluster(kubeconfig);
-    Ok(Exit::Program(pass_through(&cmd).await?))
+    Err(become_program(&cmd).into())
 }
 
 fn kubeconfig(world: &World) -> Result<PathBuf> {

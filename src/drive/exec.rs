@@ -548,20 +548,14 @@ pub async fn end_orphans(name: &str, mark: &Path) -> usize {
     ended.len()
 }
 
-/// Runs a program with labctl's own standard streams and returns its exit code, for `labctl kubectl ..`.
-///
-/// # Errors
-/// It cannot be started.
-pub async fn pass_through(cmd: &Cmd) -> Result<u8, ExecError> {
-    let mut child = to_command(cmd).spawn().map_err(|source| ExecError::Start {
+/// Becomes a program, for `labctl kubectl ..`: the terminal, signals and the exit code are its own from then on, and
+/// nothing is left of it when it is ended. Returns only where that cannot be done.
+pub fn become_program(cmd: &Cmd) -> ExecError {
+    let mut command = to_command(cmd);
+    ExecError::Start {
         program: cmd.program.display().to_string(),
-        source,
-    })?;
-    let status = child.wait().await.map_err(|source| ExecError::Io {
-        line: cmd.line(),
-        source,
-    })?;
-    Ok(status.code().and_then(|code| u8::try_from(code).ok()).unwrap_or(1))
+        source: std::os::unix::process::CommandExt::exec(command.as_std_mut()),
+    }
 }
 
 /// Returns the first file of this name on PATH that can be executed.

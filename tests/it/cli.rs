@@ -153,6 +153,35 @@ fn kubectl_gets_its_arguments_word_for_word_and_the_labs_kubeconfig() {
 }
 
 #[test]
+fn who_ends_labctl_kubectl_ends_kubectl() {
+    let world = TestEnvironment::new();
+    with_kubectl(&world);
+    let version = &labctl::lab::versions::pinned().kubernetes;
+    world.program(
+        "kubectl",
+        &format!(
+            "if [ \"$1\" = version ]; then echo '{{\"gitVersion\": \"v{version}\"}}'; exit; fi\n\
+             echo $$; exec sleep 600"
+        ),
+    );
+    let mut child = world
+        .command(&["kubectl", "port-forward", "svc/x", "1:1"])
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("started");
+    let mut line = String::new();
+    std::io::BufRead::read_line(
+        &mut std::io::BufReader::new(child.stdout.take().expect("a pipe")),
+        &mut line,
+    )
+    .expect("a line");
+    // It is the same process, so no signal can end one of them alone.
+    assert_eq!(line.trim(), child.id().to_string());
+    child.kill().expect("ended");
+    child.wait().expect("ended");
+}
+
+#[test]
 fn a_kubectl_of_another_version_is_not_used() {
     let world = TestEnvironment::new();
     with_kubectl(&world);
