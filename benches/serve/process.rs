@@ -51,6 +51,8 @@ impl Server {
                 store,
                 "--drain",
                 "0s",
+                // Its jobs would go on.
+                "--stop-jobs",
             ])
             .arg("--data-dir")
             .arg(dir)

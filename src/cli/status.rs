@@ -67,7 +67,12 @@ fn text(status: &Status) -> String {
         );
     }
     for image in &status.images {
-        line("image", &format!("{} {}", image.name, size(image.bytes)));
+        let left = if image.name.starts_with("sha256:") {
+            ", which a newer one replaced (labctl image prune)"
+        } else {
+            ""
+        };
+        line("image", &format!("{} {}{left}", image.name, size(image.bytes)));
     }
     line("kubeconfig", &status.kubeconfig);
     if !status.up {

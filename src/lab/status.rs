@@ -128,7 +128,7 @@ pub struct Release {
 /// An image in the engine.
 #[derive(Debug, Serialize)]
 pub struct Image {
-    /// Its name.
+    /// Its name; its digest where a newer image has taken the name.
     pub name: String,
     /// Its size in bytes.
     pub bytes: u64,
@@ -257,6 +257,9 @@ async fn releases(connection: &Cluster) -> Vec<Release> {
     out
 }
 
+/// What Docker calls an image that has no name.
+const UNNAMED: &str = "<none>:<none>";
+
 async fn images(docker: &Docker, lab: &str) -> Vec<Image> {
     let mut out = Vec::new();
     for owner in [lab, SHARED] {
@@ -266,12 +269,12 @@ async fn images(docker: &Docker, lab: &str) -> Vec<Image> {
             continue;
         };
         for image in images {
-            for name in image.repo_tags {
-                out.push(Image {
-                    name,
-                    bytes: u64::try_from(image.size).unwrap_or(0),
-                });
+            let bytes = u64::try_from(image.size).unwrap_or(0);
+            let mut names: Vec<String> = image.repo_tags.into_iter().filter(|name| name != UNNAMED).collect();
+            if names.is_empty() {
+                names.push(image.id);
             }
+            out.extend(names.into_iter().map(|name| Image { name, bytes }));
         }
     }
     out.sort_by(|a, b| a.name.cmp(&b.name));

@@ -96,7 +96,12 @@ fn reruns_with_a_key_are_made_once() {
     let counted = bulk(&server, "state=failed", &json!({"action": "rerun", "dry_run": true}));
     let asked = json!({"action": "rerun", "newest": counted["newest"]}).to_string();
     for _ in 0..2 {
-        let answer = server.ask("POST", "/jobs/bulk?state=failed", &[JSON, "idempotency-key: k"], &asked);
+        let answer = server.ask(
+            "POST",
+            "/jobs/bulk?state=failed",
+            &[JSON, &format!("idempotency-key: {}", "k".repeat(255))],
+            &asked,
+        );
         assert_eq!(answer.status, 200, "{answer:?}");
         assert_eq!(answer.json()["done"], 3);
     }

@@ -110,7 +110,7 @@ fn jobs(count: u64) -> String {
 
 /// Says how many jobs are meant: a count that ended early is a lower bound.
 fn many(counted: &ApiBulkDone) -> String {
-    let more = if counted.next.is_some() { "more than " } else { "" };
+    let more = if counted.next.is_some() { "at least " } else { "" };
     format!("{more}{}", jobs(counted.fit))
 }
 

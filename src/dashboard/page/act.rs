@@ -215,7 +215,7 @@ fn question(visit: &Visit, asked: &Asked, fit: &[Job], unfit: &[Job], key: &str)
 fn how_many(counted: &Counted) -> String {
     let jobs = show::jobs(usize::try_from(counted.fit).unwrap_or(usize::MAX));
     match counted.more {
-        Some(_) => format!("more than {jobs}"),
+        Some(_) => format!("at least {jobs}"),
         None => jobs,
     }
 }

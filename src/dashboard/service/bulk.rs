@@ -1,9 +1,10 @@
 //! The same done to many jobs: those that are named, or those that a filter finds.
 
-use std::fmt;
+use std::fmt::{self, Write as _};
 
 use futures_util::stream::{self, StreamExt as _};
 use serde::{Deserialize, Serialize};
+use sha2::{Digest as _, Sha256};
 use utoipa::ToSchema;
 
 use super::{Action, Caller, PAGE_LIMIT, Result, Service, ServiceError};
@@ -108,7 +109,7 @@ impl Service {
             Deed::Resume => self.act(caller, id, Action::Resume, None).await.map(|_| None),
             Deed::Delete => self.delete(caller, id).await.map(|()| None),
             Deed::Rerun => {
-                let key = key.map(|key| format!("{key}:{id}"));
+                let key = key.map(|key| one_of(key, id));
                 let (Created::New(job) | Created::Replayed(job)) = self.rerun(caller, id, key).await?;
                 Ok(Some(job.id))
             }
@@ -213,6 +214,16 @@ impl Service {
             more: jobs.last().map(|job: &Listed| job.id).filter(|_| full),
         })
     }
+}
+
+/// Returns the key for one of the jobs that are run again under a key, however long that is.
+fn one_of(key: &str, id: JobId) -> String {
+    let mut out = String::from("bulk:");
+    for byte in &Sha256::digest(key)[..16] {
+        _ = write!(out, "{byte:02x}");
+    }
+    _ = write!(out, ":{id}");
+    out
 }
 
 /// A page of jobs that something is to be done to.
