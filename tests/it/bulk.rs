@@ -178,7 +178,7 @@ fn the_client_asks_before_it_does_it_to_all() {
         (output.exit, output.stdout.as_str()),
         (
             Some(0),
-            "3 jobs would be asked to end\n1 job that match would be left: one cannot cancel them as they are\n"
+            "3 jobs would be asked to end\n1 job that matches would be left: it cannot be cancelled as it is\n"
         ),
         "{output}"
     );
@@ -192,7 +192,10 @@ fn the_client_asks_before_it_does_it_to_all() {
     let output = world.run(&["jobs", "cancel", "--label", "kind=many", "--yes"]);
     assert_eq!(
         (output.exit, output.stdout.as_str()),
-        (Some(0), "3 jobs asked to end\n"),
+        (
+            Some(0),
+            "3 jobs asked to end\n1 job that matches is left: it cannot be cancelled as it is\n"
+        ),
         "{output}"
     );
     ended_all(&server, 3);

@@ -50,9 +50,7 @@ impl Chosen {
                 Code::NeedsYes,
                 format!("to {deed} {many} needs a yes; nothing was done"),
             )
-            .hint(format!(
-                "the same again with --yes, or labctl jobs {deed} --dry-run to see how many it would be"
-            ))
+            .hint("the same again with --yes, or with --dry-run to see how many it would be")
             .error());
         }
         asked.dry_run = false;
@@ -67,7 +65,7 @@ impl Chosen {
             sum.refusals.extend(part.refusals);
             sum.next = part.next;
         }
-        let mut text = format!("{} {}\n", jobs(sum.done), done(deed));
+        let mut text = format!("{} {}\n{}", jobs(sum.done), done(deed), left(deed, &sum, "is", "are"));
         for refusal in &sum.refusals {
             _ = writeln!(text, "{}: {}", refusal.id, show::plain(&refusal.detail));
         }
@@ -115,20 +113,32 @@ fn many(counted: &ApiBulkDone) -> String {
 }
 
 fn would(deed: Deed, counted: &ApiBulkDone) -> String {
-    let left = counted.matched - counted.fit;
-    let mut text = match (counted.fit, left) {
-        (0, 0) => "no job matches\n".to_owned(),
-        (0, _) => String::new(),
-        _ => format!("{} would be {}\n", many(counted), done(deed)),
-    };
-    if left > 0 {
-        _ = writeln!(
-            text,
-            "{} that match would be left: one cannot {deed} them as they are",
-            jobs(left)
-        );
+    match (counted.fit, counted.matched) {
+        (_, 0) => "no job matches\n".to_owned(),
+        (0, _) => left(deed, counted, "is", "are"),
+        _ => format!(
+            "{} would be {}\n{}",
+            many(counted),
+            done(deed),
+            left(deed, counted, "would be", "would be")
+        ),
     }
-    text
+}
+
+/// Says how many jobs match and are none that it can be done to; nothing where there are none.
+fn left(deed: Deed, counted: &ApiBulkDone, one: &str, several: &str) -> String {
+    let deed = match deed {
+        Deed::Cancel => "cancelled",
+        Deed::Rerun => "run again",
+        Deed::Suspend => "suspended",
+        Deed::Resume => "resumed",
+        Deed::Delete => "deleted",
+    };
+    match counted.matched.saturating_sub(counted.fit) {
+        0 => String::new(),
+        1 => format!("1 job that matches {one} left: it cannot be {deed} as it is\n"),
+        count => format!("{count} jobs that match {several} left: they cannot be {deed} as they are\n"),
+    }
 }
 
 fn done(deed: Deed) -> &'static str {
