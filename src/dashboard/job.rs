@@ -33,7 +33,13 @@ impl JobId {
     pub fn after(last: Option<Self>, now_ms: i64, noise: u32) -> Self {
         let time = (now_ms - EPOCH_MS).clamp(0, (1 << 41) - 1);
         let fresh = (time << LOW_BITS) | i64::from(noise & ((1 << LOW_BITS) - 1));
-        Self(last.map_or(fresh, |last| fresh.max(last.0.saturating_add(1))))
+        Self(last.map_or(fresh, |last| fresh.max(last.next().0)))
+    }
+
+    /// Returns the id that follows it: where a list goes on after that one, it goes on with this one.
+    #[must_use]
+    pub fn next(self) -> Self {
+        Self(self.0.saturating_add(1))
     }
 
     /// Returns the smallest id of a time, for ranges over `since` and `until`.

@@ -10,6 +10,7 @@ use kube::Api;
 use kube::api::ListParams;
 use serde::Serialize;
 
+use super::image::shelf::UNNAMED;
 use super::record::{Origin, Record};
 use super::step::registry;
 use crate::config::{LABEL, SHARED};
@@ -256,9 +257,6 @@ async fn releases(connection: &Cluster) -> Vec<Release> {
     out.sort_by(|a, b| (&a.namespace, &a.name).cmp(&(&b.namespace, &b.name)));
     out
 }
-
-/// What Docker calls an image that has no name.
-const UNNAMED: &str = "<none>:<none>";
 
 async fn images(docker: &Docker, lab: &str) -> Vec<Image> {
     let mut out = Vec::new();

@@ -38,10 +38,7 @@ impl Chosen {
         };
         let counted = send(client, &query, &asked).await?;
         let many = many(&counted);
-        if self.dry_run {
-            return say(client, &counted, &would(deed, &counted));
-        }
-        if counted.fit == 0 {
+        if self.dry_run || counted.fit == 0 {
             return say(client, &counted, &would(deed, &counted));
         }
         let question = format!("{} {many}?", capital(deed));

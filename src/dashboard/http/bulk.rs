@@ -14,7 +14,7 @@ use super::problem::{Kind, Problem};
 use super::query::List;
 use crate::dashboard::job::JobId;
 use crate::dashboard::service::PAGE_LIMIT;
-use crate::dashboard::service::bulk::{COUNTED, Counted, Performed};
+use crate::dashboard::service::bulk::{Counted, Performed};
 use crate::dashboard::store::{Filter, Page};
 
 /// How many refusals are told one by one.
@@ -56,15 +56,8 @@ pub(super) async fn perform(
         ));
     }
     let service = api.service()?;
-    let mut after = list.after;
-    // The newest one that is meant and all that are older are those that come after the id which follows it.
-    if let Some(newest) = asked.newest {
-        let next = JobId::from_number(newest.number().saturating_add(1));
-        after = match (after, next) {
-            (Some(after), Some(next)) => Some(after.min(next)),
-            (after, next) => after.or(next),
-        };
-    }
+    // What comes after the id that follows it is the newest job that is meant, and all that are older.
+    let after = [list.after, asked.newest.map(JobId::next)].into_iter().flatten().min();
     let cursor = |more: Option<JobId>| more.map(|last| list.cursor(last));
     let done = if asked.dry_run {
         let Counted {
@@ -82,7 +75,7 @@ pub(super) async fn perform(
             refused: 0,
             refusals: Vec::new(),
             newest,
-            next: cursor(more.filter(|_| matched >= COUNTED)),
+            next: cursor(more),
         }
     } else {
         let page = Page {

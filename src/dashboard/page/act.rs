@@ -251,7 +251,7 @@ fn question_of_all(visit: &Visit, asked: &Asked, counted: &Counted, key: &str) -
                 }
             }
             @if unfit > 0 {
-                p { (show::jobs(unfit)) " that match it are left: in the state in which they are, one cannot " (deed) " them." }
+                p { "Left as they are, because in their state one cannot " (deed) " them: " (show::jobs(unfit)) "." }
             }
             form.answer method="post" action="/ui/act" {
                 (visit.token_field())
@@ -279,8 +279,8 @@ async fn perform_all(
     key: Option<&str>,
 ) -> Response {
     let begun = Instant::now();
-    // The newest one that was counted comes after the id that follows it.
-    let mut after = newest.and_then(|newest| JobId::from_number(newest.number().saturating_add(1)));
+    // What comes after the id that follows it is the newest one that was counted.
+    let mut after = newest.map(JobId::next);
     let (mut done, mut refused) = (0, Vec::new());
     loop {
         let page = Page {

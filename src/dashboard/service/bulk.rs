@@ -14,7 +14,7 @@ use crate::dashboard::store::{Created, Filter, Listed, Page};
 /// How many jobs are worked on at once.
 const AT_ONCE: usize = 8;
 /// How many jobs are counted at most before somebody is asked: whoever would change more need not know by how much.
-pub const COUNTED: u64 = 10_000;
+const COUNTED: u64 = 10_000;
 
 /// Something that can be done to jobs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
@@ -131,7 +131,7 @@ impl Service {
             .await
     }
 
-    /// Counts to which jobs something would be done, from after a job on and up to [`COUNTED`] of them. Nothing is done.
+    /// Counts to which jobs something would be done, from after a job on and up to 10,000 of them. Nothing is done.
     ///
     /// # Errors
     /// [`ServiceError::Store`].

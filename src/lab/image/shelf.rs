@@ -19,6 +19,9 @@ use crate::drive::registry::Registry;
 use crate::error::{Code, Diagnose, Diagnosis, diagnosis};
 use crate::world::World;
 
+/// What Docker calls an image whose name a newer one has taken.
+pub(crate) const UNNAMED: &str = "<none>:<none>";
+
 /// One image that somebody holds.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Image {
@@ -160,7 +163,7 @@ pub async fn in_engine(docker: &Docker) -> Result<Vec<Image>> {
             name: image
                 .repo_tags
                 .first()
-                .filter(|name| *name != "<none>:<none>")
+                .filter(|name| *name != UNNAMED)
                 .cloned()
                 .unwrap_or_else(|| image.id.clone()),
             used_by: users.get(&image.id).cloned().unwrap_or_default(),
