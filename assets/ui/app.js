@@ -6,7 +6,7 @@ tick(true);
 setInterval(() => document.hidden || tick(beat++ % 5 === 0), 1000);
 document.addEventListener('visibilitychange', () => document.hidden || tick(true));
 
-// Calls `pressed` with the keys that are pressed outside of fields.
+// Calls `pressed` with the keys that are pressed outside fields.
 export function keys(pressed) {
   document.addEventListener('keydown', (event) => {
     const typing = document.activeElement?.closest('input:not([type=checkbox]), textarea');

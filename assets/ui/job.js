@@ -32,7 +32,7 @@ function gap(range) {
 
 // Calls `each` with lines until it returns false.
 async function lines(query, each, signal) {
-  const response = await fetch(logs({ format: 'ndjson', ...query }), { signal });
+  const response = await fetch(origin + logs({ format: 'ndjson', ...query }), { signal });
   if (!response.ok) throw new Error(response.status);
   const reader = response.body.pipeThrough(new TextDecoderStream()).getReader();
   let rest = '';
@@ -120,7 +120,7 @@ function render() {
     if (Math.abs(now - times) > 0.1) { times = now; taller = true; draw(); }
   }
   if (whole() > sizer.offsetHeight) draw();
-  // Whoever drags through the log does not want all of it.
+  // Who drags through the log does not want it all.
   settled ||= setTimeout(() => {
     settled = 0;
     for (const [number, row] of rows) if (row.empty) load(blockOf(number));
@@ -304,12 +304,12 @@ const input = stream(logs({ format: 'sse', follow: true, tail: 1000 }), {
   },
 });
 
-// The head. The log has the one stream of this tab, so this is asked for; no news is a few bytes.
+// The head. The log has this tab's one stream, so this is asked for; no news is a few bytes.
 async function look() {
   const head = $('head');
   if (document.hidden) return;
   try {
-    const response = await fetch(`/ui/jobs/${job}/head?version=${head.dataset.version}`);
+    const response = await fetch(`${origin}/ui/jobs/${job}/head?version=${head.dataset.version}`);
     if (response.status === 404) put(link, 'The job was deleted');
     if (response.status !== 200) return;
     const made = new DOMParser().parseFromString(await response.text(), 'text/html').getElementById('head');

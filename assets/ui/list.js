@@ -60,7 +60,7 @@ function made(job) {
 }
 
 const picked = () => form.querySelectorAll('[name=id]:checked');
-// Whoever reads further down, ticks rows or walks through them would lose their place.
+// Who reads further down, ticks rows or walks along them would lose the place.
 const busy = () => scrollY > 40 || picked().length > 0 || rows.contains(document.activeElement);
 
 function show() {
@@ -95,7 +95,7 @@ function change(job) {
   const row = $(`j-${job.id}`);
   if (row) fill(row, job);
   else if (waiting.has(job.id)) belongs(job) ? waiting.set(job.id, job) : waiting.delete(job.id);
-  // Only what is newer than this page's rows belongs on top of them.
+  // Only what is newer than this page's rows belongs above them.
   else if (first && belongs(job) && (rows.children.length < limit || job.id > rows.lastElementChild.dataset.id)) waiting.set(job.id, job);
 }
 
@@ -112,7 +112,7 @@ function counted({ counts, total }) {
 
 // Changes were missed: what the server would show now is the truth.
 async function reread() {
-  const response = await fetch(location, { headers: { accept: 'text/html' } });
+  const response = await fetch(origin + '/' + location.search, { headers: { accept: 'text/html' } });
   if (!response.ok) return;
   const page = new DOMParser().parseFromString(await response.text(), 'text/html');
   for (const row of [...rows.children]) if (!page.getElementById(row.id)) gone(row.dataset.id);

@@ -1,6 +1,6 @@
 // A stream of server-sent events that comes back after a break and says how it is.
 //
-// EventSource hands events on one by one and hides why it stopped; a log of 100,000 lines wants batches.
+// EventSource hands events on singly and hides why it stopped; a long log wants batches.
 import { server } from './show.js';
 
 const SILENCE = 45000; // The server says something every 15 s.
@@ -22,7 +22,7 @@ export function stream(url, { batch, state, last = '' }) {
     try {
       alive();
       const headers = { accept: 'text/event-stream', ...(last && { 'last-event-id': last }) };
-      const response = await fetch(url, { headers, signal: mine.signal, cache: 'no-store' });
+      const response = await fetch(origin + url, { headers, signal: mine.signal, cache: 'no-store' });
       server(response.headers.get('date'));
       if (response.ok) {
         failures = 0;

@@ -350,6 +350,25 @@ fn a_log_is_read_searched_and_linked_to() {
     assert_eq!(browser.complaints(), [] as [String; 0]);
 }
 
+/// With a token in its address, as people paste them, a page may not ask for anything relative to it.
+#[test]
+fn a_page_lives_also_where_its_address_has_a_token() {
+    let Some(browser) = Browser::open(Look::default()) else {
+        return;
+    };
+    let site = Site::start();
+    let id = site.shell("counts", "seq 1 50; sleep 600");
+    for (path, place) in [("/", "live"), (&*format!("/ui/jobs/{id}"), "link")] {
+        let address = site.url(path).replacen("//", "//user:token@", 1);
+        browser.go(&address);
+        browser.wait(
+            "the state",
+            &format!("return document.getElementById('{place}').textContent === 'Live'"),
+        );
+    }
+    assert_eq!(browser.complaints(), [] as [String; 0]);
+}
+
 #[test]
 fn a_log_goes_on_where_it_was_when_the_server_comes_back() {
     let Some(browser) = Browser::open(Look::default()) else {
