@@ -25,8 +25,11 @@ const LONGER: i64 = 8;
 /// Finding a text in PostgreSQL's index over texts takes about as long as reading one row of so many of all that there
 /// are: where another index has no more left than that, it is walked instead.
 const TEXT_SHARE: i64 = 64;
-/// The most that is walked instead, and how many ids of an index are looked at to know it.
+/// The most rows that are read instead.
 const TEXT_WALK: i64 = 4096;
+/// Up to so many ids that another index has left are compared with those that the text's index finds, before rows are
+/// read.
+const TEXT_IDS: i64 = 32_768;
 /// From how many characters on a text can be the beginning of an id: these eight tell 8 ms of creation apart.
 const ID_CHARACTERS: usize = 8;
 
@@ -87,6 +90,8 @@ pub(super) enum Bind {
 pub(super) struct Statement {
     pub(super) sql: String,
     pub(super) binds: Vec<Bind>,
+    /// The database can run it in one way alone, whatever the values: it need not be planned for them.
+    pub(super) has_one_plan: bool,
 }
 
 /// What the databases write differently.
@@ -398,18 +403,22 @@ async fn find<A: Ask>(source: &mut Source<'_, A>, wanted: &Wanted) -> Result<Vec
         // not in every name; but it can be in so many that another index has less left.
         if A::DIALECT == Dialect::Postgres && wanted.text.is_some() {
             let mut best: Option<Part> = None;
-            let walk = (source.database.size().await? / TEXT_SHARE).clamp(1, TEXT_WALK);
             for lead in leads.iter().copied().filter(|lead| *lead != Lead::Text) {
-                let length = best.map_or(walk, |best| best.ids.max(1));
+                let length = best.map_or(TEXT_IDS, |best| best.ids.max(1));
                 let part = look(source.database, wanted, lead, below, length).await?;
                 if part.ends {
                     best = Some(part);
                 }
             }
-            let (lead, ids) = best.map_or((Lead::Text, None), |best| (best.lead, Some(best.ids + 1)));
             let left = wanted.limit - i64::try_from(found.len()).unwrap_or(i64::MAX);
-            let maker = Maker::new(A::DIALECT, wanted, lead, wanted.from, below);
-            found.extend(source.jobs(&maker.jobs(left, ids), left).await?);
+            let maker = |lead| Maker::new(A::DIALECT, wanted, lead, wanted.from, below);
+            let walk = (source.database.size().await? / TEXT_SHARE).clamp(1, TEXT_WALK);
+            let statement = match best {
+                Some(best) if best.ids < walk => maker(best.lead).jobs(left, Some(best.ids + 1)),
+                Some(best) => maker(best.lead).with_text().jobs(left, Some(best.ids + 1)),
+                None => maker(Lead::Text).jobs(left, None),
+            };
+            found.extend(source.jobs(&statement, left).await?);
             return Ok(found);
         }
     }
@@ -435,18 +444,23 @@ async fn look<A: Ask>(
 }
 
 /// Returns every statement that a list may make, for tests that look at their plans.
-#[cfg(test)]
 pub(super) fn statements(dialect: Dialect, scope: &Scope, filter: &Filter) -> Vec<Statement> {
     let page = Page {
         after: JobId::from_number(i64::MAX),
         limit: 50,
     };
-    let mut wanted = Wanted::new(scope, filter, page).expect("something is wanted");
+    let Some(mut wanted) = Wanted::new(scope, filter, page) else {
+        return Vec::new();
+    };
     if let Some(text) = &filter.text {
         wanted = wanted.with_text(text);
     }
     let maker = |lead| Maker::new(dialect, &wanted, lead, 1 << 40, 1 << 60);
     let leads = wanted.leads().into_iter();
+    let leads_beside_a_text: Vec<Lead> = match (dialect, &wanted.text) {
+        (Dialect::Postgres, Some(_)) => leads.clone().filter(|lead| *lead != Lead::Text).collect(),
+        _ => Vec::new(),
+    };
     leads
         .flat_map(|lead| {
             [
@@ -455,6 +469,11 @@ pub(super) fn statements(dialect: Dialect, scope: &Scope, filter: &Filter) -> Ve
                 maker(lead).reach(2048),
             ]
         })
+        .chain(
+            leads_beside_a_text
+                .into_iter()
+                .map(|lead| maker(lead).with_text().jobs(50, Some(2048))),
+        )
         .collect()
 }
 

@@ -2,7 +2,9 @@
 //!
 //! Each statement is a transaction of its own that does all that belongs together, so a change is one round trip, and
 //! what is told of it (`NOTIFY`) is told exactly when it is committed. Sessions are set up so that plans do not depend on
-//! statistics: lists say themselves along which index they walk (`super::list`).
+//! statistics: lists say themselves along which index they walk (`super::list`). What can be planned in one way alone is
+//! planned once a connection, which is half of what a short statement costs; the rest has connections of its own, on which
+//! it is planned for its values.
 //!
 //! A connection that breaks is an error for whoever uses it then, and the next one opens another.
 
@@ -34,8 +36,9 @@ use crate::dashboard::job::{Change, Job, JobId};
 use crate::dashboard::log::Chunk;
 use crate::dashboard::log::relay::Wire;
 
-/// How many connections a server has at most, and one more on which it listens.
-const CONNECTIONS: u32 = 16;
+/// How many connections a server has at most for what is planned once, and for what is planned each time; and one more on
+/// which it listens.
+const CONNECTIONS: (u32, u32) = (12, 8);
 /// How long a request waits for a connection, be it that all are in use or that the database does not answer.
 const ACQUIRE: Duration = Duration::from_secs(2);
 /// How long a connection may lie unused and be taken for alive.
@@ -51,15 +54,15 @@ const CHANGES: usize = 4096;
 
 /// What every session is set to.
 ///
-/// A statement may take 5 s and wait 2 s for a lock. A plan is made for the values at hand, reads no table from end to end
-/// where an index can be had, and looks rows up one by one, for there are never many; compiling it or running it in
-/// parallel costs more than these statements take. Entries of an index are read in its order, and not gathered and sorted,
+/// A statement may take 5 s and wait 2 s for a lock. A plan reads no table from end to end where an index can be had, and
+/// looks rows up one by one, for there are never many; compiling it or running it in parallel costs more than these
+/// statements take. Entries of an index are read in its order, and not gathered and sorted, nor sorted a part at a time,
 /// which is what a database does that knows nothing of a table yet (an index of texts can only be gathered from, and is).
 /// A session whose server is gone leaves no transaction open.
 const SESSION: &str = "SET statement_timeout = '5s'; SET lock_timeout = '2s';
-    SET idle_in_transaction_session_timeout = '10s'; SET plan_cache_mode = force_custom_plan;
+    SET idle_in_transaction_session_timeout = '10s';
     SET enable_seqscan = off; SET enable_hashjoin = off; SET enable_mergejoin = off; SET jit = off;
-    SET enable_bitmapscan = off; SET max_parallel_workers_per_gather = 0";
+    SET enable_bitmapscan = off; SET enable_incremental_sort = off; SET max_parallel_workers_per_gather = 0";
 
 /// A store in PostgreSQL; cheap to clone, all clones are one. The connections are closed with the last clone.
 #[derive(Clone)]
@@ -69,7 +72,10 @@ pub struct Postgres {
 }
 
 struct Inner {
+    /// For statements that are planned once.
     pool: PgPool,
+    /// For those that are planned for their values.
+    planning: PgPool,
     version: String,
     /// Rows that were listed lately.
     rows: Rows,
@@ -102,34 +108,15 @@ impl Postgres {
         let version = tokio::time::timeout(MIGRATION, migrating).await;
         let version = fault::late(version, "bringing the database up to date")??;
         let broke = listen::Break::default();
-        let broken = broke.clone();
-        let pool = PgPoolOptions::new()
-            .max_connections(CONNECTIONS)
-            .acquire_timeout(ACQUIRE)
-            // Asking a connection whether it is alive takes as long as asking it for a page.
-            .test_before_acquire(false)
-            .before_acquire(move |connection, metadata| {
-                let ask = metadata.idle_for > TRUSTED || broken.within(metadata.idle_for);
-                Box::pin(async move {
-                    if ask {
-                        connection.ping().await?;
-                    }
-                    Ok(true)
-                })
-            })
-            .after_connect(|connection, _| {
-                Box::pin(async move {
-                    connection.execute(sqlx::raw_sql(SESSION)).await?;
-                    Ok(())
-                })
-            })
-            .connect_lazy_with(options.clone());
+        let pool = pool(&options, CONNECTIONS.0, "force_generic_plan", &broke);
+        let planning = self::pool(&options, CONNECTIONS.1, "force_custom_plan", &broke);
         let changes = broadcast::Sender::new(CHANGES);
         let listener = listen::Listener::start(options.clone(), pool.clone(), changes.clone(), broke)
             .await
             .map_err(|error| opened(error, &place))?;
         let inner = Inner {
             pool,
+            planning,
             version,
             rows: Rows::default(),
             changes,
@@ -143,9 +130,77 @@ impl Postgres {
         })
     }
 
+    /// Returns the statements that a list may make with how the database would run each, for tests: planned on the
+    /// connections that it is asked on, where a text is as good as another.
+    ///
+    /// # Errors
+    /// As every call.
+    #[doc(hidden)]
+    pub async fn plans(&self, filter: &Filter) -> Result<Vec<(String, String)>, StoreError> {
+        let mut reader = Reader {
+            inner: &self.inner,
+            held: None,
+        };
+        let mut plans = Vec::new();
+        for statement in list::statements(Dialect::Postgres, &Scope::All, filter) {
+            let connection = reader.connection(statement.has_one_plan).await?;
+            let values = statement.binds.iter().map(|bind| match bind {
+                Bind::Number(number) => number.to_string(),
+                Bind::State(number) => number.to_string(),
+                Bind::Text(_) => "'x'".to_owned(),
+                Bind::Numbers(numbers) => format!(
+                    "'{{{}}}'",
+                    numbers.iter().map(i32::to_string).collect::<Vec<_>>().join(",")
+                ),
+            });
+            let values = values.collect::<Vec<_>>().join(", ");
+            let sql = &statement.sql;
+            let explain = format!("PREPARE planned AS {sql}; EXPLAIN EXECUTE planned ({values})");
+            let rows = sqlx::raw_sql(AssertSqlSafe(explain)).fetch_all(&mut *connection).await;
+            let lines = rows
+                .map_err(fault::postgres)?
+                .iter()
+                .map(|row| get::<_, String>(row, 0))
+                .collect::<Result<Vec<_>, _>>()?;
+            connection
+                .execute(sqlx::raw_sql("DEALLOCATE planned"))
+                .await
+                .map_err(fault::postgres)?;
+            plans.push((statement.sql, lines.join("\n")));
+        }
+        Ok(plans)
+    }
+
     async fn connection(&self) -> Result<PoolConnection<Driver>, StoreError> {
         self.inner.pool.acquire().await.map_err(fault::postgres)
     }
+}
+
+/// Returns connections whose statements are planned in one way.
+fn pool(options: &PgConnectOptions, most: u32, plans: &'static str, broke: &listen::Break) -> PgPool {
+    let broke = broke.clone();
+    PgPoolOptions::new()
+        .max_connections(most)
+        .acquire_timeout(ACQUIRE)
+        // Asking a connection whether it is alive takes as long as asking it for a page.
+        .test_before_acquire(false)
+        .before_acquire(move |connection, metadata| {
+            let ask = metadata.idle_for > TRUSTED || broke.within(metadata.idle_for);
+            Box::pin(async move {
+                if ask {
+                    connection.ping().await?;
+                }
+                Ok(true)
+            })
+        })
+        .after_connect(move |connection, _| {
+            Box::pin(async move {
+                let session = AssertSqlSafe(format!("{SESSION}; SET plan_cache_mode = {plans}"));
+                connection.execute(sqlx::raw_sql(session)).await?;
+                Ok(())
+            })
+        })
+        .connect_lazy_with(options.clone())
 }
 
 /// Returns where a database is, without who uses it and with what password.
@@ -260,45 +315,83 @@ impl<'a> Whose<'a> {
     }
 }
 
-struct Reader(PoolConnection<Driver>);
+/// A list that is being read. It has one connection at a time: with two, lists could wait for each other's.
+struct Reader<'a> {
+    inner: &'a Inner,
+    held: Option<Held>,
+}
+
+struct Held {
+    connection: PoolConnection<Driver>,
+    planned_once: bool,
+}
+
+impl Reader<'_> {
+    /// Returns a connection for statements that are planned once, or each time.
+    async fn connection(&mut self, planned_once: bool) -> Result<&mut PgConnection, StoreError> {
+        let held = match self.held.take() {
+            Some(held) if held.planned_once == planned_once => held,
+            other => {
+                drop(other);
+                let pool = if planned_once {
+                    &self.inner.pool
+                } else {
+                    &self.inner.planning
+                };
+                let connection = pool.acquire().await.map_err(fault::postgres)?;
+                Held {
+                    connection,
+                    planned_once,
+                }
+            }
+        };
+        Ok(&mut self.held.insert(held).connection)
+    }
+
+    /// Returns the connection that there is.
+    async fn any(&mut self) -> Result<&mut PgConnection, StoreError> {
+        let planned_once = self.held.as_ref().is_none_or(|held| held.planned_once);
+        self.connection(planned_once).await
+    }
+}
 
 #[async_trait]
-impl Ask for Reader {
+impl Ask for Reader<'_> {
     const DIALECT: Dialect = Dialect::Postgres;
 
     async fn jobs(&mut self, statement: &Statement) -> Result<Vec<Job>, StoreError> {
-        let rows = query(statement).fetch_all(&mut *self.0).await;
+        let connection = self.connection(statement.has_one_plan).await?;
+        let rows = query(statement).fetch_all(connection).await;
         rows.map_err(fault::postgres)?.iter().map(row::job).collect()
     }
 
     async fn keys(&mut self, statement: &Statement) -> Result<Vec<Key>, StoreError> {
         let keys = Statement {
             sql: format!("SELECT p.id, p.version FROM ({}) p", statement.sql),
-            binds: statement.binds.clone(),
+            ..statement.clone()
         };
-        let rows = query(&keys).fetch_all(&mut *self.0).await.map_err(fault::postgres)?;
+        let connection = self.connection(statement.has_one_plan).await?;
+        let rows = query(&keys).fetch_all(connection).await.map_err(fault::postgres)?;
         let keys = rows.iter().map(|row| Ok((get(row, 0)?, get(row, 1)?)));
         row::keys(keys.collect::<Result<_, StoreError>>()?)
     }
 
     async fn with_ids(&mut self, ids: Vec<i64>) -> Result<Vec<Job>, StoreError> {
         let sql = concat!("SELECT ", columns!("jobs"), " FROM jobs WHERE id = ANY($1)");
-        let rows = sqlx::query(sql).bind(ids).fetch_all(&mut *self.0).await;
+        let rows = sqlx::query(sql).bind(ids).fetch_all(self.any().await?).await;
         rows.map_err(fault::postgres)?.iter().map(row::job).collect()
     }
 
     async fn size(&mut self) -> Result<i64, StoreError> {
         let row = sqlx::query("SELECT coalesce(sum(n), 0)::bigint FROM job_totals")
-            .fetch_one(&mut *self.0)
+            .fetch_one(self.any().await?)
             .await;
         get(&row.map_err(fault::postgres)?, 0)
     }
 
     async fn reach(&mut self, statement: Statement) -> Result<Reach, StoreError> {
-        let row = query(&statement)
-            .fetch_one(&mut *self.0)
-            .await
-            .map_err(fault::postgres)?;
+        let connection = self.connection(statement.has_one_plan).await?;
+        let row = query(&statement).fetch_one(connection).await.map_err(fault::postgres)?;
         Ok(Reach {
             oldest: get(&row, 0)?,
             ids: get(&row, 1)?,
@@ -366,7 +459,10 @@ impl JobStore for Postgres {
 
     async fn list(&self, scope: &Scope, filter: &Filter, page: Page) -> Result<Vec<Listed>, StoreError> {
         timely(async {
-            let mut reader = Reader(self.connection().await?);
+            let mut reader = Reader {
+                inner: &self.inner,
+                held: None,
+            };
             list::page(&mut reader, &self.inner.rows, scope, filter, page).await
         })
         .await

@@ -127,6 +127,12 @@ impl Sqlite {
         };
         let deadline = Deadline::default();
         let watched = deadline.clone();
+        // Two that open a new file at once would each turn it to its mode: SQLite lets one of them fail at that, and waits
+        // for nobody.
+        let alone = alone(path)
+            .await
+            .map_err(|error| error.context(format!("open the database `{}`", path.display())))
+            .map_err(StoreError::Unavailable)?;
         // It lives as long as the store: there is nothing to heal in a file.
         let writer = SqlitePoolOptions::new()
             .max_connections(1)
@@ -144,7 +150,11 @@ impl Sqlite {
             .connect_with(limited)
             .await
             .map_err(opened)?;
-        migrate(path, &writer, &deadline).await?;
+        // Making an index on a large table takes its time.
+        deadline.begin(Duration::MAX);
+        let migrated = migration::all("sqlite").map_err(StoreError::Broken)?.run(&writer).await;
+        migrated.map_err(|error| fault::migration(error, fault::sqlite))?;
+        drop(alone);
         let readers = Arc::new(Readers::new(
             options
                 .create_if_missing(false)
@@ -189,22 +199,17 @@ impl Sqlite {
     }
 }
 
-/// Brings the database up to date, one process at a time: SQLite has no lock that outlives the transaction of one
-/// migration, so a file beside the database is the lock. Not the database itself: SQLite's own locks would be gone when it is
-/// closed.
-async fn migrate(path: &Path, writer: &SqlitePool, deadline: &Deadline) -> Result<(), StoreError> {
+/// Waits to be the only one, of all processes, who opens a database and brings it up to date; that is until what this
+/// returns is dropped. SQLite has no lock that outlives the transaction of one migration, so a file beside the database is
+/// the lock. Not the database itself: SQLite's own locks would be gone when it is closed.
+async fn alone(path: &Path) -> anyhow::Result<std::fs::File> {
     let beside = PathBuf::from(format!("{}-migrate", path.display()));
-    let lock = tokio::task::spawn_blocking(move || {
+    tokio::task::spawn_blocking(move || {
         let file = std::fs::File::create(&beside).with_context(|| format!("make the lock `{}`", beside.display()))?;
         file.lock().with_context(|| format!("lock `{}`", beside.display()))?;
-        anyhow::Ok(file)
-    });
-    let lock = lock.await.map_err(row::broken)?.map_err(StoreError::Unavailable)?;
-    // Making an index on a large table takes its time.
-    deadline.begin(Duration::MAX);
-    let migrated = migration::all("sqlite").map_err(StoreError::Broken)?.run(writer).await;
-    drop(lock);
-    migrated.map_err(|error| fault::migration(error, fault::sqlite))
+        Ok(file)
+    })
+    .await?
 }
 
 type Query<'q> = sqlx::query::Query<'q, Driver, SqliteArguments>;
@@ -232,7 +237,7 @@ impl Ask for Reader {
         // which took longer than finding and reading them.
         let whole = Statement {
             sql: row::as_json(&statement.sql),
-            binds: statement.binds.clone(),
+            ..statement.clone()
         };
         row::jobs_from_json(get(&self.one(query(&whole)).await?, 0)?)
     }
@@ -240,7 +245,7 @@ impl Ask for Reader {
     async fn keys(&mut self, statement: &Statement) -> Result<Vec<Key>, StoreError> {
         let whole = Statement {
             sql: row::keys_as_json(&statement.sql),
-            binds: statement.binds.clone(),
+            ..statement.clone()
         };
         row::keys_from_json(get(&self.one(query(&whole)).await?, 0)?)
     }
@@ -254,6 +259,7 @@ impl Ask for Reader {
         let statement = Statement {
             sql: row::as_json(rows),
             binds: vec![Bind::Text(serde_json::to_string(&ids).map_err(row::broken)?)],
+            has_one_plan: false,
         };
         row::jobs_from_json(get(&self.one(query(&statement)).await?, 0)?)
     }
@@ -511,6 +517,7 @@ mod tests {
             let explained = Statement {
                 sql: format!("EXPLAIN QUERY PLAN {sql}"),
                 binds: Vec::new(),
+                has_one_plan: false,
             };
             let rows = reader.all(query(&explained)).await.expect("a plan");
             let plan: Vec<String> = rows.iter().map(|row| row.get(3)).collect();

@@ -453,3 +453,83 @@ async fn an_index_that_was_left_half_made_is_made_again() {
     assert!(row.get::<bool, _>(0), "it can be used");
     create(&store, new_job("ada", "after", 0)).await;
 }
+
+/// Every filter that a list may have, by kind.
+fn filters() -> impl Iterator<Item = Filter> {
+    (0..64_u32).map(|bits| Filter {
+        states: match bits & 3 {
+            0 => vec![],
+            1 => vec![State::Succeeded],
+            _ => vec![State::Failed, State::Running, State::Pending],
+        },
+        owner: (bits & 4 > 0).then(|| "ada".to_owned()),
+        labels: if bits & 8 > 0 {
+            [("team".into(), "t1".into())].into()
+        } else {
+            [].into()
+        },
+        text: (bits & 16 > 0).then(|| "night".to_owned()),
+        template: (bits & 32 > 0).then(|| "etl".to_owned()),
+        ..Filter::default()
+    })
+}
+
+/// Returns the index that a statement which is planned once has to be run along.
+fn index_of(sql: &str) -> &'static str {
+    let walks = [
+        ("(owner, state, id) <", "using jobs_owner_state on jobs"),
+        ("(owner, id) <", "using jobs_owner on jobs"),
+        ("(template, state, id) <", "using jobs_template_state on jobs"),
+        ("(template, id) <", "using jobs_template on jobs"),
+        ("(state, id) <", "using jobs_state on jobs"),
+        ("FROM job_labels WHERE id <", "using job_labels_pkey on job_labels"),
+    ];
+    let found = walks.into_iter().find(|(walk, _)| sql.contains(walk));
+    found.map_or("using jobs_pkey on jobs", |(_, index)| index)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn lists_are_planned_alike_whatever_the_database_knows_of_its_tables() {
+    let Some(cluster) = shared().await else { return };
+    let url = cluster.database().await;
+    let store = open(&url).await;
+    let mut planned = Vec::new();
+    // A table of which nothing is known; then one in which every job is of one owner, in one state and of one template,
+    // so that an index over those says nothing and another one might as well be walked.
+    for round in ["new", "one of each"] {
+        if round == "one of each" {
+            let seed = "INSERT INTO jobs (id, name, owner, state, template, created_ms, open)
+                SELECT n, 'nightly-' || n, 'ada', 4, 'etl', n, false FROM generate_series(1, 20000) n;
+                INSERT INTO job_labels (name, value, id) SELECT 'team', 't1', n FROM generate_series(1, 20000) n;
+                ANALYZE";
+            let mut connection = raw(&url).await;
+            sqlx::raw_sql(seed).execute(&mut connection).await.expect("seeded");
+        }
+        // Connections that were open before have their plans already.
+        let store = open(&url).await;
+        let mut once = 0;
+        for filter in filters() {
+            for (sql, plan) in store.plans(&filter).await.expect("plans") {
+                assert!(!plan.contains("Seq Scan on jobs"), "{round}: {sql}\n{plan}");
+                assert!(!plan.contains("Incremental Sort"), "{round}: {sql}\n{plan}");
+                if sql.contains("UNION ALL") || sql.contains("grams") {
+                    continue;
+                }
+                assert!(plan.contains(index_of(&sql)), "{round}: {sql}\n{plan}");
+                // The walk ends where it may, so nothing within it is put in order first.
+                let walk = plan
+                    .find("Limit")
+                    .and_then(|start| plan[start..].rfind("Limit").map(|last| start + last));
+                let walk = &plan[walk.unwrap_or_default()..];
+                assert!(
+                    !walk.contains("Sort") && walk.contains("Index"),
+                    "{round}: {sql}\n{plan}"
+                );
+                once += 1;
+            }
+        }
+        planned.push(once);
+    }
+    assert!(planned[0] > 100 && planned[0] == planned[1], "{planned:?}");
+    drop(store);
+}

@@ -12,6 +12,8 @@ pub(super) struct Maker<'a> {
     below: i64,
     /// The walk has whole rows, not only their ids.
     whole: bool,
+    /// Only those ids of the walk count that a text's index finds as well.
+    with_text: bool,
     sql: String,
     binds: Vec<Bind>,
 }
@@ -25,6 +27,7 @@ impl<'a> Maker<'a> {
             from,
             below,
             whole: false,
+            with_text: false,
             sql: String::new(),
             binds: Vec::new(),
         }
@@ -40,12 +43,26 @@ impl<'a> Maker<'a> {
             || (0..wanted.labels.len()).any(|place| self.lead != Lead::Label(place))
     }
 
+    /// Keeps to what a text's index finds as well: the ids of both are compared, and rows read where they are the same.
+    /// For PostgreSQL, whose index over texts has no order.
+    pub(super) fn with_text(mut self) -> Self {
+        self.with_text = true;
+        self
+    }
+
+    /// Returns whether PostgreSQL can run the statement in one way alone. A walk over several states it merges in one way
+    /// or another, and how it finds texts depends on how often there are such.
+    fn has_one_plan(&self) -> bool {
+        let several = self.lead.has_states() && self.wanted.states.len() > 1;
+        self.dialect == Dialect::Postgres && self.lead != Lead::Text && !several && !self.with_text
+    }
+
     /// Asks for the jobs of the walk that meet all conditions, the newest `limit` of them; `ids` says how many ids the
     /// walk has at most, where that is known.
     pub(super) fn jobs(mut self, limit: i64, ids: Option<i64>) -> Statement {
         // PostgreSQL has the row at hand when it has its entry of an index, and the walk's own limit keeps it from turning
         // other conditions into another walk.
-        self.whole = self.dialect == Dialect::Postgres && self.lead.is_of_jobs() && ids.is_some();
+        self.whole = self.dialect == Dialect::Postgres && self.lead.is_of_jobs() && ids.is_some() && !self.with_text;
         self.push("SELECT ");
         if self.dialect == Dialect::Sqlite && self.lead == Lead::All {
             // There is no index to walk along: the rows themselves are in this order.
@@ -67,7 +84,14 @@ impl<'a> Maker<'a> {
             let ids = ids.filter(|_| self.dialect == Dialect::Postgres || merges);
             self.push(columns!("j"));
             self.push(" FROM (");
-            self.ids(ids);
+            if self.with_text {
+                self.push("SELECT w.id FROM (");
+                self.ids(ids);
+                self.push(") w INTERSECT ");
+                self.found();
+            } else {
+                self.ids(ids);
+            }
             self.push(match self.dialect {
                 // CROSS JOIN keeps SQLite from turning the tables around.
                 Dialect::Sqlite => ") d CROSS JOIN jobs j ON j.id = d.id WHERE true",
@@ -90,6 +114,7 @@ impl<'a> Maker<'a> {
 
     fn statement(self) -> Statement {
         Statement {
+            has_one_plan: self.has_one_plan(),
             sql: self.sql,
             binds: self.binds,
         }
@@ -193,11 +218,9 @@ impl<'a> Maker<'a> {
                 self.push(" ORDER BY rowid DESC");
             }
             Dialect::Postgres => {
-                let (all, numbers) = text.sought.numbers();
                 // The range of ids stays outside, so that it tempts nobody to walk along it.
-                self.push("WITH n AS MATERIALIZED (SELECT id FROM job_names WHERE grams ");
-                self.push(if all { "@> " } else { "&& " });
-                self.bind(Bind::Numbers(numbers));
+                self.push("WITH n AS MATERIALIZED (");
+                self.found();
                 self.push(") SELECT m.id FROM n m WHERE m.id < ");
                 self.bind(Bind::Number(self.below));
                 self.push(" AND m.id >= ");
@@ -208,11 +231,33 @@ impl<'a> Maker<'a> {
         self.limit(limit);
     }
 
+    /// Writes the ids that PostgreSQL's index over texts finds, in no order.
+    fn found(&mut self) {
+        let Some(text) = &self.wanted.text else { return };
+        let (all, numbers) = text.sought.numbers();
+        self.push("SELECT id FROM job_names WHERE grams ");
+        self.push(if all { "@> " } else { "&& " });
+        self.bind(Bind::Numbers(numbers));
+    }
+
     /// Writes a walk along an index whose columns have these values.
     fn walk(&mut self, table: &str, index: &str, equal: &[(&str, Bind)], limit: Option<i64>) {
         self.entries(table, index, equal);
-        self.push(" ORDER BY id DESC");
+        self.push(" ORDER BY ");
+        if self.compares_rows(table) {
+            for (column, _) in equal {
+                self.push(column);
+                self.push(" DESC, ");
+            }
+        }
+        self.push("id DESC");
         self.limit(limit);
+    }
+
+    /// Returns whether a walk is written as a range of whole entries of its index, which no other index has in that
+    /// order: a plan that is made once could take another one where a column were said to be equal to a value.
+    fn compares_rows(&self, table: &str) -> bool {
+        table == "jobs" && self.has_one_plan()
     }
 
     /// Writes the entries of an index whose columns have these values.
@@ -225,7 +270,31 @@ impl<'a> Maker<'a> {
             self.push(" INDEXED BY ");
             self.push(index);
         }
-        self.push(" WHERE id < ");
+        self.push(" WHERE ");
+        if self.compares_rows(table) && !equal.is_empty() {
+            for (place, (sign, id)) in [("<", self.below), (">=", self.from)].into_iter().enumerate() {
+                self.push(if place > 0 { " AND (" } else { "(" });
+                for (column, _) in equal {
+                    self.push(column);
+                    self.push(", ");
+                }
+                self.push("id) ");
+                self.push(sign);
+                self.push(" (");
+                for (_, value) in equal {
+                    self.bind(value.clone());
+                    self.push(", ");
+                }
+                self.bind(Bind::Number(id));
+                self.push(")");
+            }
+            if index.starts_with("jobs_template") {
+                // It has only the jobs that have one, and the database does not see that these do.
+                self.push(" AND template IS NOT NULL");
+            }
+            return;
+        }
+        self.push("id < ");
         self.bind(Bind::Number(self.below));
         self.push(" AND id >= ");
         self.bind(Bind::Number(self.from));
