@@ -60,6 +60,10 @@ pub const VARIABLES: &[Variable] = &[
         about: "how many bytes of one job's output are kept, as --job-log-max-bytes (default: no limit)",
     },
     Variable {
+        name: "LABCTL_JOB_RATE",
+        about: "how many jobs one user may create in a minute, as --job-rate (default: no limit)",
+    },
+    Variable {
         name: "LABCTL_TOKEN_FILE",
         about: "who may use the dashboard, as --token-file: for `labctl serve` all tokens, for `labctl jobs` one",
     },

@@ -129,6 +129,16 @@ function render() {
   mark();
 }
 
+// What a line of JSON says, as people would write it.
+function told(text) {
+  if (text[0] !== '{') return text;
+  try {
+    const { msg, message = msg, ...rest } = JSON.parse(text);
+    const fields = Object.entries(rest).map(([name, value]) => `${name}=${Object(value) === value ? JSON.stringify(value) : value}`);
+    return [message, ...fields].filter((part) => part !== undefined).join('  ');
+  } catch { return text; }
+}
+
 function row_of(number) {
   const row = make('div', 'row'), entry = line(number), range = lost(number);
   const link = make('a', 'n', number);
@@ -138,9 +148,9 @@ function row_of(number) {
     if (entry.attempt > 1 && line(number - 1)?.attempt !== entry.attempt) row.append(make('div', 'attempt', `Attempt ${entry.attempt}`));
     const time = make('time', 't', entry.at.slice(11, 23));
     time.title = entry.at;
-    row.append(link, time, make('span', 's', entry.stream === 'stderr' ? 'err' : ''));
-    row.classList.add(entry.stream);
-    paint(text, entry.text);
+    row.append(link, time, make('span', 's', LEVELS.includes(entry.level) ? entry.level : entry.stream === 'stderr' ? 'err' : ''));
+    row.classList.add(entry.stream, `is-${entry.level}`);
+    paint(text, $('fields').checked ? told(entry.text) : entry.text);
   } else {
     row.append(link, make('time', 't'), make('span', 's'));
     row.empty = !range;
@@ -183,8 +193,9 @@ addEventListener('hashchange', toHash);
 
 // The search: the server finds lines, and what comes later is looked at here.
 const FOUND = 20000;
-const needle = $('needle'), hits = $('hits');
+const needle = $('needle'), hits = $('hits'), level = $('level'), LEVELS = ['warn', 'error'];
 let found = [], hit = -1, searching, pattern, later, searched = '';
+const wants = ({ level: is, text }) => (!level.value || LEVELS.indexOf(is) >= LEVELS.indexOf(level.value)) && (!pattern || plain(text).match(pattern));
 
 async function search() {
   searching?.abort();
@@ -195,11 +206,11 @@ async function search() {
   pattern = searched && new RegExp(literal, 'gi');
   said();
   draw();
-  if (!searched) return;
+  if (!searched && !level.value) return;
   const mine = searching = new AbortController(), upTo = newest, here = [];
   hits.textContent = 'Searching…';
   try {
-    await lines({ grep: `(?i)${literal}` }, (entry) => {
+    await lines({ ...(searched && { grep: `(?i)${literal}` }), ...(level.value && { level: level.value }) }, (entry) => {
       if (entry.gap) return true;
       here.push(entry.number);
       return here.length < FOUND && entry.number <= upTo;
@@ -213,7 +224,7 @@ async function search() {
 }
 
 function said() {
-  put(hits, !searched ? '' : !found.length ? 'No match' : `${hit + 1} of ${found.length.toLocaleString()}${found.length >= FOUND ? '+' : ''}`);
+  put(hits, !searched && !level.value ? '' : !found.length ? 'No match' : `${hit + 1} of ${found.length.toLocaleString()}${found.length >= FOUND ? '+' : ''}`);
 }
 
 function step(by, to = hit + by) {
@@ -255,6 +266,8 @@ needle.addEventListener('keydown', (event) => {
   step(-1);
 });
 $('before').addEventListener('click', () => step(-1));
+level.addEventListener('change', search);
+$('fields').addEventListener('change', () => { for (const row of rows.values()) row.remove(); rows.clear(); measured = 0; draw(); });
 
 // The tools.
 for (const id of ['wrap', 'times']) {
@@ -292,7 +305,7 @@ const input = stream(logs({ format: 'sse', follow: true, tail: 1000 }), {
     for (const { event, data } of events) {
       if (event === 'line') {
         keep(data);
-        if (pattern && !found.includes(data.number) && plain(data.text).match(pattern)) { found.push(data.number); said(); }
+        if ((pattern || level.value) && !found.includes(data.number) && wants(data)) { found.push(data.number); said(); }
       } else if (event === 'gap') gap(data);
       else if (event === 'end' && data.complete) { ended = true; input.end(); look(); }
     }

@@ -7,16 +7,19 @@ const $ = (id) => document.getElementById(id);
 const listing = $('listing'), rows = $('rows'), fresh = $('fresh'), live = $('live'), form = $('bulk');
 const filter = JSON.parse(listing.dataset.filter), limit = +listing.dataset.limit;
 const first = 'first' in listing.dataset;
-const waiting = new Map(); // New jobs that are not shown yet, by id.
+const waiting = new Map(); // New jobs, not shown yet.
+
+const ran = (job) => (Date.parse(job.finished_at) || now()) - Date.parse(job.started_at);
 
 function belongs(job) {
-  const { states, owner, labels, text, template, since, until } = filter, created = Date.parse(job.created_at);
+  const { states, owner, labels, text, template, since, until, least } = filter, created = Date.parse(job.created_at);
   return (!states.length || states.includes(job.state))
     && (owner === null || job.owner === owner)
     && (template === null || job.template === template)
     && Object.entries(labels).every(([name, value]) => job.labels[name] === value)
     && (text === null || job.name.toLowerCase().includes(text) || job.id.includes(text))
-    && (since === null || created >= since) && (until === null || created < until);
+    && (since === null || created >= since) && (until === null || created < until)
+    && (least === null || ran(job) >= least);
 }
 
 function fill(row, job) {
@@ -37,19 +40,17 @@ function fill(row, job) {
     put(part('.whose'), job.owner);
     part('time').dateTime = job.created_at;
     for (const [name, value] of Object.entries(job.labels)) {
-      const label = Object.assign(document.createElement('span'), { className: 'label' });
-      label.textContent = value ? `${name}=${value}` : name;
-      part('.labels').append(' ', label);
+      const textContent = value ? `${name}=${value}` : name;
+      part('.labels').append(' ', Object.assign(document.createElement('span'), { className: 'label', textContent }));
     }
   }
   const why = [job.state === 'cancelled' && job.reason === 'Cancelled' ? '' : job.reason, job.message].filter(Boolean).join(': ');
   put(part('.why'), why);
   part('.why').hidden = !why;
-  const began = Date.parse(job.started_at), ended = Date.parse(job.finished_at);
-  if (!began) return;
+  if (!job.started_at) return;
   const span = document.createElement('span');
-  span.textContent = length((ended || now()) - began);
-  if (!ended) span.dataset.since = began;
+  span.textContent = length(ran(job));
+  if (!job.finished_at) span.dataset.since = Date.parse(job.started_at);
   part('.long').replaceChildren(span);
 }
 
@@ -63,12 +64,13 @@ const picked = () => form.querySelectorAll('[name=id]:checked');
 // Who reads further down, ticks rows or walks along them would lose the place.
 const busy = () => scrollY > 40 || picked().length > 0 || rows.contains(document.activeElement);
 
+const below = (id) => [...rows.children].find((row) => row.dataset.id < id) ?? null;
+
 function show() {
   const jobs = [...waiting.values()].slice(-limit);
   waiting.clear();
   for (const job of jobs) {
-    const next = [...rows.children].find((row) => row.dataset.id < job.id);
-    rows.insertBefore(made(job), next ?? null);
+    rows.insertBefore(made(job), below(job.id));
   }
   for (let row; rows.children.length > limit && (row = rows.lastElementChild) && !row.querySelector(':checked, :focus');) row.remove();
   const last = rows.lastElementChild?.dataset.id, older = $('next');
@@ -110,7 +112,7 @@ function counted({ counts, total }) {
   for (const chip of document.querySelectorAll('[data-count]')) put(chip, String(counts[chip.dataset.count] ?? total));
 }
 
-// Changes were missed: what the server would show now is the truth.
+// Changes were missed: what the server shows now is true.
 async function reread() {
   const response = await fetch(origin + '/' + location.search, { headers: { accept: 'text/html' } });
   if (!response.ok) return;
@@ -119,10 +121,10 @@ async function reread() {
   for (const row of page.querySelectorAll('#rows > tr')) {
     const mine = $(row.id);
     if (mine && +mine.dataset.version >= +row.dataset.version) continue;
-    const next = [...rows.children].find((other) => other.dataset.id < row.dataset.id);
+    const next = below(row.dataset.id);
     document.adoptNode(row);
     if (mine) mine.replaceChildren(...row.children);
-    else rows.insertBefore(row, next ?? null);
+    else rows.insertBefore(row, next);
     (mine ?? row).dataset.version = row.dataset.version;
   }
   tick(true);
@@ -135,7 +137,7 @@ function take(jobs) {
 }
 
 stream('/events', {
-  last: 'page', // So also what happened since it was made is told.
+  last: 'page', // What happened since it was made is told too.
   batch(events) {
     const jobs = [];
     for (const { event, data } of events) {

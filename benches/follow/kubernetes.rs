@@ -95,6 +95,7 @@ pub(super) async fn measure() -> Result<()> {
         kubeconfig: Some(settings.kubeconfig()),
         namespace: Some("default".to_owned()),
         image: Some(image),
+        priority_classes: std::collections::BTreeMap::new(),
         limits: kubernetes::Limits::default(),
     })
     .await?;
@@ -111,7 +112,7 @@ pub(super) async fn measure() -> Result<()> {
         Keep::default(),
     );
     let bench = Bench {
-        service: Service::new(store, runner, control.clone(), hub).await?,
+        service: Service::new(store, runner, control.clone(), hub, None).await?,
         kubectl: Programs::new(&settings.dirs).verified("kubectl")?,
         kubeconfig: settings.kubeconfig(),
     };

@@ -18,7 +18,7 @@ use std::time::{Duration, Instant};
 use labctl::dashboard::control::Control;
 use labctl::dashboard::control::retain::Keep;
 use labctl::dashboard::health::Health;
-use labctl::dashboard::job::spec::{Limits, Spec};
+use labctl::dashboard::job::spec::{Limits, Priority, Spec};
 use labctl::dashboard::job::{JobId, State};
 use labctl::dashboard::log::hub::Hub;
 use labctl::dashboard::runner::process::{Options, ProcessRunner};
@@ -48,6 +48,7 @@ fn spec(command: &[&str]) -> Spec {
         labels: BTreeMap::new(),
         retries: 0,
         suspend: false,
+        priority: Priority::Normal,
         limits: Limits {
             output_mib: OUTPUT_MIB + 1,
             ..Limits::default()
@@ -128,7 +129,7 @@ fn main() {
         );
         let hub = Hub::default();
         let control = Control::new(store.clone(), runner.clone(), hub.clone(), Health::default(), "bench".into(), Keep::default());
-        let service = Service::new(store, runner, control.clone(), hub).await.expect("a service");
+        let service = Service::new(store, runner, control.clone(), hub, None).await.expect("a service");
         let work = tokio::spawn(async move { control.run().await });
         tokio::time::sleep(Duration::from_millis(200)).await;
 

@@ -17,7 +17,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
-use labctl::dashboard::job::spec::{Limits, Spec};
+use labctl::dashboard::job::spec::{Limits, Priority, Spec};
 use labctl::dashboard::job::{Change, JobId, State};
 use labctl::dashboard::store::sqlite::{Settings, Sqlite};
 use labctl::dashboard::store::{self, Created, JobStore, NewJob};
@@ -100,6 +100,7 @@ fn spec(number: i64) -> Spec {
         labels: labels.into(),
         retries: 0,
         suspend: false,
+        priority: Priority::Normal,
         limits: Limits::default(),
     }
 }

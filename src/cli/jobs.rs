@@ -61,11 +61,12 @@ enum Verb {
     Logs(follow::Args),
     /// End jobs; who asks again asks for nothing new
     Cancel(bulk::Chosen),
-    /// Run again what a job ran, as a new job, and print its id
-    Rerun {
-        /// The job's id
-        id: JobId,
-    },
+    /// Hold jobs back until they are resumed; one that runs begins anew then
+    Suspend(bulk::Chosen),
+    /// Let jobs go on that are held back
+    Resume(bulk::Chosen),
+    /// Run again what jobs ran, as new jobs, and print their ids
+    Rerun(bulk::Chosen),
     /// Delete jobs that have ended, with their logs
     Delete(bulk::Chosen),
     /// Templates: jobs with parameters, which `run --template` runs
@@ -88,6 +89,12 @@ struct Which {
     /// Only jobs with this label; may be given several times
     #[arg(long, short, value_name = "NAME=VALUE")]
     label: Vec<String>,
+    /// Only jobs made from this template
+    #[arg(long, value_name = "NAME")]
+    template: Option<String>,
+    /// Only jobs that ran at least so long, or run for so long already, such as 90s, 10m or 2h
+    #[arg(long, value_name = "TIME")]
+    min_duration: Option<String>,
     /// Only jobs whose name or id contains this
     #[arg(long, short = 's', value_name = "TEXT")]
     search: Option<String>,
@@ -148,10 +155,6 @@ impl Client<'_> {
     async fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T> {
         self.read(Method::GET, path, Request::default()).await
     }
-
-    async fn post(&self, path: &str) -> Result<ApiJob> {
-        self.read(Method::POST, path, Request::default()).await
-    }
 }
 
 impl Args {
@@ -174,7 +177,7 @@ impl Args {
             Verb::Run(args) => return args.run(&client).await,
             Verb::Logs(args) => return args.run(&client).await,
             Verb::Templates(verb) => verb.run(&client).await?,
-            Verb::Schedules(verb) => verb.run(&client).await?,
+            Verb::Schedules(verb) => return verb.run(&client).await,
             Verb::List(list) => list.run(&client).await?,
             Verb::Get { id } => {
                 let detail: ApiDetail = client.get(&format!("/jobs/{id}")).await?;
@@ -184,35 +187,11 @@ impl Args {
                     print(&show::detail(&detail, &show::Screen::of_stdout()))?;
                 }
             }
-            Verb::Cancel(chosen) if chosen.ids.is_empty() => chosen.run(&client, Deed::Cancel).await?,
-            Verb::Cancel(bulk::Chosen { ids, .. }) => {
-                for id in ids {
-                    let job = client.post(&format!("/jobs/{id}/cancel")).await?;
-                    say(&client, &job, &format!("{id} is {}\n", show::ending(&job)))?;
-                }
-            }
-            Verb::Rerun { id } => {
-                let request = Request {
-                    headers: vec![("idempotency-key", run::key())],
-                    body: None,
-                };
-                let job: ApiJob = client.read(Method::POST, &format!("/jobs/{id}/rerun"), request).await?;
-                say(&client, &job, &format!("{}\n", job.id))?;
-            }
-            Verb::Delete(chosen) if chosen.ids.is_empty() => chosen.run(&client, Deed::Delete).await?,
-            Verb::Delete(bulk::Chosen { ids, .. }) => {
-                for id in ids {
-                    client
-                        .dashboard
-                        .send(Method::DELETE, &format!("/jobs/{id}"), Request::default())
-                        .await?;
-                    if client.json() {
-                        print(&format!("{}\n", json!({"v": 1, "deleted": id})))?;
-                    } else {
-                        print(&format!("{id} is deleted\n"))?;
-                    }
-                }
-            }
+            Verb::Cancel(chosen) => chosen.run(&client, Deed::Cancel).await?,
+            Verb::Suspend(chosen) => chosen.run(&client, Deed::Suspend).await?,
+            Verb::Resume(chosen) => chosen.run(&client, Deed::Resume).await?,
+            Verb::Rerun(chosen) => chosen.run(&client, Deed::Rerun).await?,
+            Verb::Delete(chosen) => chosen.run(&client, Deed::Delete).await?,
         }
         Ok(Exit::Done)
     }
@@ -285,6 +264,8 @@ impl Which {
         }
         for (name, value) in [
             ("owner", &self.owner),
+            ("template", &self.template),
+            ("min_duration", &self.min_duration),
             ("q", &self.search),
             ("since", &self.since),
             ("until", &self.until),

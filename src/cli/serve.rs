@@ -3,7 +3,7 @@
 mod parts;
 
 use std::net::SocketAddr;
-use std::num::NonZeroUsize;
+use std::num::{NonZeroU32, NonZeroUsize};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -18,6 +18,7 @@ use crate::dashboard::auth::{self, Auth};
 use crate::dashboard::control::retain::Keep;
 use crate::dashboard::health::Health;
 use crate::dashboard::http::{self, App, Limits};
+use crate::dashboard::job::spec::Priority;
 use crate::dashboard::server::{self, Ended, Times};
 use crate::dashboard::trace;
 use crate::error::{Code, Diagnosis, Exit};
@@ -53,6 +54,10 @@ pub struct Args {
     /// Where jobs have their files; by default $XDG_DATA_HOME/labctl or ~/.local/share/labctl
     #[arg(long, value_name = "DIR")]
     data_dir: Option<PathBuf>,
+    /// How many jobs one user may create in a minute; more are refused with 429 and the time after which to ask again. Of
+    /// several servers each counts for itself, and jobs of schedules do not count
+    #[arg(long, value_name = "N")]
+    job_rate: Option<NonZeroU32>,
     /// How many processes run at once; by default as many as there are processors
     #[arg(long, value_name = "N")]
     slots: Option<NonZeroUsize>,
@@ -80,6 +85,10 @@ pub struct Args {
     /// The image of jobs that name none, for --runner kubernetes
     #[arg(long, value_name = "IMAGE")]
     job_image: Option<String>,
+    /// The PriorityClass of jobs of a priority, for --runner kubernetes, such as high=first; may be given for each of low,
+    /// normal and high
+    #[arg(long, value_name = "PRIORITY=NAME", value_parser = priority_class)]
+    priority_class: Vec<(Priority, String)>,
     /// Who may come in: a file with `name:token` or `name:token:admin` a line, which others cannot read
     #[arg(long, value_name = "FILE")]
     token_file: Option<PathBuf>,
@@ -89,6 +98,9 @@ pub struct Args {
     /// How many logs and event streams may be open at once
     #[arg(long, value_name = "N", default_value = "2048")]
     max_streams: NonZeroUsize,
+    /// How many of them one user may have; by default half of them where there are tokens
+    #[arg(long, value_name = "N")]
+    max_streams_per_user: Option<NonZeroUsize>,
     /// How long to serve on after SIGTERM, while /readyz says no
     #[arg(long, value_name = "TIME", default_value = "5s", value_parser = super::duration)]
     drain: Duration,
@@ -112,6 +124,22 @@ fn age(text: &str) -> Result<Duration, String> {
     span.and_then(|span| span.to_duration(jiff::SpanRelativeTo::days_are_24_hours()).ok())
         .and_then(|time| time.try_into().ok())
         .ok_or_else(|| "it must be a time such as 12h, 30d or 8w".to_owned())
+}
+
+/// Reads a priority and the name of its `PriorityClass`.
+fn priority_class(text: &str) -> Result<(Priority, String), String> {
+    let pair = text.split_once('=').and_then(|(priority, name)| {
+        let priority = Priority::ALL.into_iter().find(|known| known.name() == priority)?;
+        let is_name = !name.is_empty()
+            && name.len() <= 253
+            && name
+                .bytes()
+                .all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"-.".contains(&byte));
+        is_name.then(|| (priority, name.to_owned()))
+    });
+    pair.ok_or_else(|| {
+        "it must be low, normal or high, `=` and the name of a PriorityClass, such as high=first".to_owned()
+    })
 }
 
 /// Reads a number of bytes, such as `500000`, `64KiB`, `10MiB` or `2GiB`.
@@ -190,6 +218,13 @@ impl Args {
             logs_bytes: setting(self.logs_max_bytes, "LABCTL_LOGS_MAX_BYTES", size)?,
             log_bytes: setting(self.job_log_max_bytes, "LABCTL_JOB_LOG_MAX_BYTES", size)?,
             ..Keep::default()
+        })
+    }
+
+    /// Reads how many jobs one user may create in a minute.
+    fn job_rate(&self) -> Result<Option<NonZeroU32>> {
+        setting(self.job_rate, "LABCTL_JOB_RATE", |text| {
+            text.parse().map_err(|_| "it must be a number from 1 on".to_owned())
         })
     }
 

@@ -2,6 +2,7 @@
 //! viewer goes on.
 
 pub mod hub;
+pub mod level;
 pub mod relay;
 
 use anyhow::{Context, Result, bail, ensure};
@@ -12,7 +13,7 @@ use serde::{Deserialize, Serialize};
 pub const LINE_BYTES: usize = 1 << 20;
 
 /// Where a line was written to.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum, utoipa::ToSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum Stream {
     /// Standard output.
@@ -23,6 +24,21 @@ pub enum Stream {
     Merged,
     /// Not a line of the job: the dashboard says something here, such as that lines are missing.
     Note,
+}
+
+impl Stream {
+    /// Every one.
+    pub const ALL: [Self; 4] = [Self::Stdout, Self::Stderr, Self::Merged, Self::Note];
+
+    /// Returns its name in the API.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Stdout => "stdout",
+            Self::Stderr => "stderr",
+            Self::Merged => "merged",
+            Self::Note => "note",
+        }
+    }
 }
 
 /// A line of a job's output, without its line end.

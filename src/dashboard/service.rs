@@ -4,13 +4,16 @@
 
 pub mod bulk;
 pub mod documents;
+pub mod rate;
 pub mod tail;
 
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use sha2::{Digest as _, Sha256};
 
+use self::rate::{Left, Rate};
 use super::control::{Control, now_ms};
 use super::job::spec::{Fault, Spec};
 use super::job::template::Origin;
@@ -89,6 +92,14 @@ pub enum ServiceError {
     /// There are as many documents as there may be.
     #[error("there are as many {0}s as there may be; delete some first")]
     TooMany(Kind),
+    /// The caller has created as many jobs as may be created in this time.
+    #[error("one user may create {} in a minute; ask again in {} s", left.quota, after.as_secs())]
+    TooFast {
+        /// When one more may be created, in whole seconds.
+        after: Duration,
+        /// What is left.
+        left: Left,
+    },
     /// There is no room for more jobs; the text says of what, and what to do.
     #[error("{0}")]
     Full(String),
@@ -110,6 +121,8 @@ struct Inner {
     hub: Hub,
     /// Keys of requests that are being worked on in this server: owner and key.
     in_flight: Mutex<BTreeSet<(String, String)>>,
+    /// How many jobs may be created in which time, where that is limited.
+    rate: Option<Rate>,
 }
 
 /// See the module; cheap to clone, all clones are one.
@@ -147,6 +160,7 @@ impl Service {
         runner: Arc<dyn Runner>,
         control: Control,
         hub: Hub,
+        rate: Option<Rate>,
     ) -> std::result::Result<Self, StoreError> {
         control.know(store.newest().await?);
         Ok(Self(Arc::new(Inner {
@@ -155,13 +169,20 @@ impl Service {
             control,
             hub,
             in_flight: Mutex::default(),
+            rate,
         })))
+    }
+
+    /// Returns how many jobs a caller may create, where that is limited.
+    pub fn left(&self, caller: &Caller) -> Option<Left> {
+        Some(self.0.rate.as_ref()?.left(&caller.name, Instant::now()))
     }
 
     /// Creates a job. With a key, asking again with the same document returns the job of the first time.
     ///
     /// # Errors
-    /// [`ServiceError::Invalid`], [`ServiceError::KeyReused`], [`ServiceError::KeyInFlight`], [`ServiceError::Store`].
+    /// [`ServiceError::Invalid`], [`ServiceError::KeyReused`], [`ServiceError::KeyInFlight`], [`ServiceError::TooFast`],
+    /// [`ServiceError::Full`], [`ServiceError::Store`].
     pub async fn create(&self, caller: &Caller, spec: Spec, key: Option<String>) -> Result<Created> {
         let key = key
             .map(|key| checked_key(key, &serde_json::to_vec(&spec).unwrap_or_default(), None))
@@ -185,6 +206,19 @@ impl Service {
             return Err(ServiceError::Full(why));
         }
         let _in_flight = key.as_ref().map(|key| self.take_key(caller, key)).transpose()?;
+        if let Err(refused) = self.take_one(caller) {
+            // A request that is sent again creates nothing.
+            let known = match &key {
+                Some(key) => self.0.store.keyed(&caller.name, key).await,
+                None => Ok(None),
+            };
+            return match known {
+                Ok(Some(job)) => Ok(Created::Replayed(job)),
+                Ok(None) => Err(refused),
+                Err(StoreError::KeyReused) => Err(ServiceError::KeyReused),
+                Err(error) => Err(error.into()),
+            };
+        }
         let created = self
             .0
             .store
@@ -198,6 +232,9 @@ impl Service {
                 key,
             })
             .await;
+        if let (Some(rate), Ok(Created::Replayed(_)) | Err(_)) = (&self.0.rate, &created) {
+            rate.give_back(&caller.name);
+        }
         match created {
             Ok(created) => {
                 if let Created::New(job) = &created {
@@ -208,6 +245,17 @@ impl Service {
             Err(StoreError::KeyReused) => Err(ServiceError::KeyReused),
             Err(error) => Err(error.into()),
         }
+    }
+
+    /// Takes one job from what a caller may create.
+    fn take_one(&self, caller: &Caller) -> Result<()> {
+        let Some(rate) = &self.0.rate else { return Ok(()) };
+        let now = Instant::now();
+        rate.take(&caller.name, now).map_err(|after| ServiceError::TooFast {
+            // Who comes back when it is said is not refused once more.
+            after: Duration::from_secs(after.as_secs() + u64::from(after.subsec_nanos() > 0)),
+            left: rate.left(&caller.name, now),
+        })
     }
 
     fn take_key(&self, caller: &Caller, key: &Key) -> Result<InFlight<'_>> {

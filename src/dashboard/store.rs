@@ -116,6 +116,17 @@ pub struct Filter {
     pub since_ms: Option<i64>,
     /// Those created before this time.
     pub until_ms: Option<i64>,
+    /// Those that ran so long, or have been running for so long.
+    pub min_duration: Option<MinDuration>,
+}
+
+/// How long jobs ran at least, from their first attempt to their end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct MinDuration {
+    /// So many milliseconds.
+    pub ms: i64,
+    /// Until when those count that have not ended, in milliseconds since 1970.
+    pub now_ms: i64,
 }
 
 /// Which part of a list: newest first, from after the job that ended the page before.
@@ -202,6 +213,12 @@ pub trait JobStore: Documents {
     /// # Errors
     /// [`StoreError::KeyReused`], and as every call.
     async fn create(&self, job: NewJob) -> Result<Created, StoreError>;
+
+    /// Returns the job that an owner's key was used for.
+    ///
+    /// # Errors
+    /// [`StoreError::KeyReused`] where it was used with another document, and as every call.
+    async fn keyed(&self, owner: &str, key: &Key) -> Result<Option<Job>, StoreError>;
 
     /// Returns a job's row.
     ///

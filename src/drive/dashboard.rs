@@ -188,7 +188,7 @@ impl Dashboard {
         let url = self.url("");
         error.context(
             Diagnosis::new(Code::DashboardDown, format!("the dashboard at {url} does not answer"))
-                .hint("labctl serve runs one on this machine")
+                .hint("labctl serve runs one on this machine; labctl up brings a lab's back")
                 .hint("labctl jobs --url URL, or LABCTL_DASHBOARD_URL, names another"),
         )
     }

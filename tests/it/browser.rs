@@ -3,6 +3,7 @@
 //! Skipped loudly where there is no chromium with chromedriver on PATH; `LABCTL_REQUIRE_LAB=1` makes that a failure.
 
 pub(crate) mod driver;
+mod levels;
 
 use std::io::{BufRead, BufReader};
 use std::process::{Child, Stdio};

@@ -1,6 +1,8 @@
 //! The same done to many jobs: over HTTP, and by the client.
 
+use labctl::dashboard::store::sqlite::{Settings, Sqlite};
 use serde_json::{Value, json};
+use sqlx::Connection as _;
 
 use crate::harness::TestEnvironment;
 use crate::jobs::{JSON, LIMIT, in_state, problem, run, start, whole};
@@ -8,7 +10,7 @@ use crate::serve::{Server, bare};
 
 /// Creates a job that is held back, and returns its id.
 fn held(server: &Server, name: &str) -> String {
-    let body = json!({"name": name, "command": ["true"], "suspend": true, "labels": {"kind": "many"}});
+    let body = json!({"name": name, "command": ["/bin/true"], "suspend": true, "labels": {"kind": "many"}});
     let answer = server.ask("POST", "/jobs", &[JSON], &body.to_string());
     assert_eq!(answer.status, 201, "{answer:?}");
     answer.json()["id"].as_str().expect("an id").to_owned()
@@ -219,4 +221,91 @@ fn the_client_asks_before_it_does_it_to_all() {
     ] {
         assert_eq!(world.run(&args).exit, Some(2), "{args:?}");
     }
+}
+
+#[test]
+fn the_client_holds_back_lets_go_and_runs_again_what_a_filter_finds() {
+    let own = bare();
+    let server = start(&own);
+    let mut world = TestEnvironment::new();
+    world.set("LABCTL_DASHBOARD_URL", format!("http://{}", server.address));
+    let ids: Vec<String> = (0..3).map(|number| held(&server, &format!("held-{number}"))).collect();
+    let done = |args: &[&str], said: &str| {
+        let output = world.run(&[&["jobs"], args].concat());
+        assert_eq!(
+            (output.exit, output.stdout.as_str()),
+            (Some(0), said),
+            "{args:?}: {output}"
+        );
+    };
+    done(&["resume", &ids[0]], &format!("{} is pending\n", ids[0]));
+    in_state(&server, &ids[0], "succeeded");
+    done(
+        &["resume", "--label", "kind=many", "--state", "suspended", "--yes"],
+        "2 jobs let go on\n",
+    );
+    for id in &ids {
+        in_state(&server, id, "succeeded");
+        whole(&server, id);
+    }
+    let slow = run(&server, "slow", "/bin/sleep 60");
+    in_state(&server, &slow, "running");
+    // A filter that finds what ran long finds neither those nor this one, and then this one alone.
+    done(&["cancel", "--min-duration", "1h", "--dry-run"], "no job matches\n");
+    done(&["list", "--min-duration", "1h"], "");
+    let listed = |args: &[&str]| {
+        let output = world.run(&[&["jobs", "list", "--json"], args].concat());
+        assert_eq!(output.exit, Some(0), "{output}");
+        output.json()[0]["jobs"].as_array().expect("jobs").len()
+    };
+    let since = std::time::Instant::now();
+    while listed(&["--min-duration", "1s"]) < 1 {
+        assert!(since.elapsed() < LIMIT, "it runs for a second");
+    }
+    assert_eq!(listed(&["--min-duration", "1s", "--state", "running"]), 1);
+    done(&["suspend", "-s", "slow", "--yes"], "1 job held back\n");
+    in_state(&server, &slow, "suspended");
+    done(&["suspend", &slow], &format!("{slow} is suspended\n"));
+    done(&["rerun", "--label", "kind=many", "--yes"], "3 jobs run again\n");
+    assert_eq!(count(&server, "label=kind%3Dmany"), 6);
+    let output = world.run(&["jobs", "rerun", &ids[0], &ids[1]]);
+    assert_eq!((output.exit, output.stdout.lines().count()), (Some(0), 2), "{output}");
+    assert_eq!(count(&server, "label=kind%3Dmany"), 8);
+    for wrong in ["soon", "-5m", "1mo", ""] {
+        let answer = server.ask("GET", &format!("/jobs?min_duration={wrong}"), &[], "");
+        problem(&answer, 400, "invalid-parameter");
+    }
+}
+
+#[test]
+fn a_count_that_ends_early_says_so() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let path = dir.path().join("jobs.sqlite");
+    tokio::runtime::Runtime::new().expect("a runtime").block_on(async {
+        let store = Sqlite::open(&path, Settings::default()).await.expect("opened");
+        store.close().await;
+        let options = sqlx::sqlite::SqliteConnectOptions::new().filename(&path);
+        let mut connection = sqlx::SqliteConnection::connect_with(&options).await.expect("connected");
+        let many = "WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 10050)
+            INSERT INTO jobs (id, name, owner, state, created_ms, log_complete, open)
+            SELECT i, 'old-' || i, 'ada', 4, 0, 1, 0 FROM n";
+        sqlx::query(many).execute(&mut connection).await.expect("seeded");
+        connection.close().await.expect("closed");
+    });
+    let own = bare();
+    let server = Server::start_whole(&own, &["--store", &format!("sqlite:{}", path.display())]);
+    let mut world = TestEnvironment::new();
+    world.set("LABCTL_DASHBOARD_URL", format!("http://{}", server.address));
+    let output = world.run(&["jobs", "delete", "--state", "succeeded", "--dry-run"]);
+    assert_eq!(
+        (output.exit, output.stdout.as_str()),
+        (Some(0), "at least 10000 jobs would be deleted\n"),
+        "{output}"
+    );
+    let asked = json!({"action": "delete", "dry_run": true});
+    let first = bulk(&server, "state=succeeded", &asked);
+    assert_eq!((&first["matched"], &first["fit"]), (&json!(10_000), &json!(10_000)));
+    let next = first["next"].as_str().expect("there are more");
+    let rest = bulk(&server, &format!("state=succeeded&cursor={next}"), &asked);
+    assert_eq!((&rest["matched"], &rest["next"]), (&json!(50), &Value::Null));
 }

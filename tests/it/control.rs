@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use labctl::dashboard::job::State;
-use labctl::dashboard::job::spec::Spec;
+use labctl::dashboard::job::spec::{Priority, Spec};
+use labctl::dashboard::job::{Job, JobId, State, reason};
 use labctl::dashboard::log::Stream;
 use labctl::dashboard::service::tail::{Item, Select};
 use labctl::dashboard::service::{Action, Caller, Service, ServiceError};
@@ -63,6 +63,7 @@ async fn a_job_is_cancelled_in_whatever_state_it_is() {
     let held = dashboard
         .create(Spec {
             suspend: true,
+            priority: Priority::Normal,
             ..shell("echo never")
         })
         .await;
@@ -508,4 +509,48 @@ async fn a_hundred_jobs_run_through_few_slots() {
     dashboard.nothing_left().await;
     let counts = dashboard.service.counts(&caller()).await.expect("counters");
     assert_eq!(counts[&State::Succeeded], 100);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn of_those_that_wait_the_priority_says_which_is_next() {
+    let dashboard = Dashboard::new(1).await;
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let gate = dir.path().join("open");
+    let script = format!("while [ ! -e '{}' ]; do sleep 0.02; done", gate.display());
+    let first = dashboard.create(shell(&script)).await;
+    dashboard
+        .until(first.id, "running", |job| job.state == State::Running)
+        .await;
+    let mut ids = Vec::new();
+    for priority in [
+        Priority::Low,
+        Priority::Normal,
+        Priority::High,
+        Priority::Normal,
+        Priority::High,
+    ] {
+        let spec = Spec {
+            priority,
+            ..shell("exit 0")
+        };
+        let job = dashboard.create(spec).await;
+        let waits = |job: &Job| job.reason.as_deref() == Some(reason::SLOTS);
+        dashboard.until(job.id, "waiting", waits).await;
+        ids.push(job.id);
+    }
+    // One that is cancelled while it waits has no turn any more.
+    let left = ids.pop().expect("the last one");
+    dashboard.act(left, Action::Cancel).await.expect("asked to end");
+    dashboard
+        .until(left, "cancelled", |job| job.state == State::Cancelled)
+        .await;
+    std::fs::File::create(&gate).expect("opened");
+    let mut began = Vec::new();
+    for id in &ids {
+        began.push((dashboard.whole(*id).await.started_ms.expect("it ran"), *id));
+    }
+    began.sort_unstable();
+    let order: Vec<JobId> = began.into_iter().map(|(_, id)| id).collect();
+    assert_eq!(order, [ids[2], ids[1], ids[3], ids[0]]);
+    assert_eq!(dashboard.job(left).await.started_ms, None);
 }

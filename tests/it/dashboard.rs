@@ -11,7 +11,7 @@ use async_trait::async_trait;
 use labctl::dashboard::control::Control;
 use labctl::dashboard::control::retain::Keep;
 use labctl::dashboard::health::Health;
-use labctl::dashboard::job::spec::{Limits, Spec};
+use labctl::dashboard::job::spec::{Limits, Priority, Spec};
 use labctl::dashboard::job::template::Origin;
 use labctl::dashboard::job::{Change, Job, JobId};
 use labctl::dashboard::log::hub::Hub;
@@ -21,7 +21,9 @@ use labctl::dashboard::service::tail::{Item, Select};
 use labctl::dashboard::service::{Action, Caller, Service, ServiceError};
 use labctl::dashboard::store::documents::{Document, Documents, Kind, Mark, NewDocument};
 use labctl::dashboard::store::sqlite::{self, Sqlite};
-use labctl::dashboard::store::{Changed, Counts, Created, Filter, JobStore, Listed, NewJob, Page, Scope, StoreError};
+use labctl::dashboard::store::{
+    Changed, Counts, Created, Filter, JobStore, Key, Listed, NewJob, Page, Scope, StoreError,
+};
 
 pub(crate) const LIMIT: Duration = Duration::from_secs(30);
 
@@ -100,6 +102,9 @@ impl JobStore for Flaky {
     }
     async fn create(&self, job: NewJob) -> Result<Created, StoreError> {
         self.answer()?.create(job).await
+    }
+    async fn keyed(&self, owner: &str, key: &Key) -> Result<Option<Job>, StoreError> {
+        self.answer()?.keyed(owner, key).await
     }
     async fn job(&self, id: JobId, scope: &Scope) -> Result<Option<Job>, StoreError> {
         self.answer()?.job(id, scope).await
@@ -220,7 +225,7 @@ impl Dashboard {
             name.to_owned(),
             keep,
         );
-        let service = Service::new(store.clone(), runner, control.clone(), hub)
+        let service = Service::new(store.clone(), runner, control.clone(), hub, None)
             .await
             .expect("a service");
         let work = tokio::spawn({
@@ -312,6 +317,7 @@ pub(crate) fn shell(script: &str) -> Spec {
         labels: BTreeMap::new(),
         retries: 0,
         suspend: false,
+        priority: Priority::Normal,
         limits: Limits {
             seconds: 60,
             ..Limits::default()

@@ -427,3 +427,94 @@ fn a_full_database_is_a_clear_refusal() {
     );
     assert_eq!(server.ask("GET", "/livez", &[], "").status, 200);
 }
+
+#[test]
+fn who_creates_too_many_jobs_is_told_when_to_come_back() {
+    let world = bare();
+    let server = Server::start(&world, &["--job-rate", "3"]);
+    let body = json!({"name": "many", "command": ["/bin/true"], "suspend": true}).to_string();
+    let create = |key: &str| server.ask("POST", "/jobs", &[JSON, &format!("idempotency-key: {key}")], &body);
+    for left in [2, 1, 0] {
+        let answer = create(&format!("k{left}"));
+        assert_eq!(answer.status, 201, "{answer:?}");
+        assert_eq!(answer.header("ratelimit-policy"), Some("\"jobs\";q=3;w=60"));
+        let said = answer.header("ratelimit").expect("what is left").to_owned();
+        assert!(said.starts_with(&format!("\"jobs\";r={left};t=")), "{said}");
+    }
+    // The same request again creates nothing, and so it is answered, also where nothing is left.
+    let again = create("k1");
+    assert_eq!(
+        (again.status, again.header("idempotent-replayed")),
+        (201, Some("true")),
+        "{again:?}"
+    );
+    let other = body.replace("many", "other");
+    let reused = server.ask("POST", "/jobs", &[JSON, "idempotency-key: k1"], &other);
+    problem(&reused, 422, "idempotency-key-reused");
+    let refused = create("k9");
+    problem(&refused, 429, "too-many-requests");
+    let after: u64 = refused.header("retry-after").expect("when").parse().expect("seconds");
+    assert!((15..=20).contains(&after), "{after}: a third of a minute");
+    assert!(refused.header("ratelimit").expect("what is left").contains("r=0"));
+    let first = server.ask("GET", "/jobs", &[], "").json()["jobs"][0]["id"].clone();
+    let path = format!("/jobs/{}/rerun", first.as_str().expect("an id"));
+    problem(&server.ask("POST", &path, &[], ""), 429, "too-many-requests");
+    let done = server
+        .ask("POST", "/jobs/bulk?q=many", &[JSON], r#"{"action": "rerun"}"#)
+        .json();
+    assert_eq!((&done["done"], &done["refused"]), (&json!(0), &json!(3)), "{done}");
+    assert_eq!(done["refusals"][0]["code"], "too-many-requests");
+    // What creates nothing goes on, and the page keeps what was typed.
+    assert_eq!(server.ask("GET", "/jobs", &[], "").status, 200);
+    let mut client = TestEnvironment::new();
+    client.set("LABCTL_DASHBOARD_URL", format!("http://{}", server.address));
+    let output = client.run(&["jobs", "run", "--", "/bin/true"]);
+    assert_eq!(output.exit, Some(2), "{output}");
+    assert!(output.stderr.contains("ask again in"), "{output}");
+    // Without a limit nobody is told of one.
+    let other = bare();
+    let free = start(&other);
+    let answer = free.ask("POST", "/jobs", &[JSON], &body);
+    assert_eq!((answer.status, answer.header("ratelimit")), (201, None));
+}
+
+#[test]
+fn lines_are_found_by_how_bad_they_say_they_are() {
+    let world = bare();
+    let server = start(&world);
+    let script =
+        r#"echo plain; echo 'level=warn msg=low'; echo '{"level":"debug"}'; echo 'ERROR no' >&2; echo more >&2"#;
+    let id = run(&server, "levels", script);
+    whole(&server, &id);
+    let lines = |query: &str| -> Vec<Value> {
+        let path = format!("/jobs/{id}/logs?format=ndjson{query}");
+        let text = server.ask("GET", &path, &[], "").text();
+        text.lines()
+            .map(|line| serde_json::from_str(line).expect("JSON"))
+            .collect()
+    };
+    let levels = |query: &str| -> Vec<String> {
+        let mut all: Vec<String> = lines(query)
+            .iter()
+            .map(|line| line["level"].as_str().unwrap_or("-").to_owned())
+            .collect();
+        all.sort();
+        all
+    };
+    assert_eq!(levels(""), ["-", "-", "debug", "error", "warn"]);
+    assert_eq!(levels("&level=warn"), ["error", "warn"]);
+    assert_eq!(levels("&level=trace"), ["debug", "error", "warn"]);
+    assert_eq!(levels("&level=trace&stream=stdout"), ["debug", "warn"]);
+    assert_eq!(levels("&stream=stderr"), ["-", "error"]);
+    assert_eq!(levels("&stream=merged"), [""; 0]);
+    let mut client = TestEnvironment::new();
+    client.set("LABCTL_DASHBOARD_URL", format!("http://{}", server.address));
+    let output = client.run(&["jobs", "logs", &id, "--level", "error"]);
+    assert_eq!(
+        (output.exit, output.stdout.as_str()),
+        (Some(0), "ERROR no\n"),
+        "{output}"
+    );
+    let output = client.run(&["jobs", "logs", &id, "--stream", "stderr", "--grep", "more"]);
+    assert_eq!((output.exit, output.stdout.as_str()), (Some(0), "more\n"), "{output}");
+}

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use labctl::dashboard::job::spec::{Limits, Spec};
+use labctl::dashboard::job::spec::{Limits, Priority, Spec};
 use labctl::dashboard::job::{Job, JobId, Phase, Seen, State};
 use labctl::dashboard::log::Line;
 use labctl::dashboard::runner::process::{Options, ProcessRunner};
@@ -179,6 +179,7 @@ pub(crate) fn program(command: &[&str]) -> Spec {
         labels: BTreeMap::new(),
         retries: 0,
         suspend: false,
+        priority: Priority::Normal,
         limits: Limits {
             seconds: 60,
             ..Limits::default()

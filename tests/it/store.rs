@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use bytes::Bytes;
-use labctl::dashboard::job::spec::Spec;
+use labctl::dashboard::job::spec::{Priority, Spec};
 use labctl::dashboard::job::{Change, Job, JobId, State};
 use labctl::dashboard::log::{Chunk, Line, Stream};
 use labctl::dashboard::store::{Created, JobStore, NewJob};
@@ -63,6 +63,7 @@ fn spec(name: &str, labels: &[(&str, &str)]) -> Spec {
             .collect(),
         retries: 2,
         suspend: false,
+        priority: Priority::Normal,
         limits: labctl::dashboard::job::spec::Limits::default(),
     }
 }

@@ -14,6 +14,10 @@ use crate::support::{Lab, PORTS, both};
 pub(crate) const TESTS: &[Test] = &[
     ("dashboard::it_runs_jobs_for_its_user", it_runs_jobs_for_its_user),
     ("dashboard::nobody_else_comes_in", nobody_else_comes_in),
+    (
+        "dashboard::a_priority_reaches_the_scheduler",
+        a_priority_reaches_the_scheduler,
+    ),
     ("dashboard::its_history_outlives_its_pod", its_history_outlives_its_pod),
     ("dashboard::a_lost_token_is_found_again", a_lost_token_is_found_again),
     ("dashboard::by_hand_with_default_values", by_hand_with_default_values),
@@ -146,6 +150,27 @@ fn again(lab: &Lab) -> Result<()> {
         "--wait",
     ])?;
     lab.ok(&["up"]).map(drop)
+}
+
+/// The classes come with the chart, and the scheduler takes them.
+fn a_priority_reaches_the_scheduler(lab: &Lab) -> Result<()> {
+    for (priority, class, value) in [
+        ("high", "job-dashboard-job-dashboard-high", "1000"),
+        ("normal", "", "0"),
+    ] {
+        let id = lab.ok(&["jobs", "run", "--wait", "--priority", priority, "--", "true"])?;
+        let selector = format!("labctl.dev/job-id={}", id.trim());
+        let path =
+            "jsonpath={.items[0].spec.priorityClassName}/{.items[0].spec.priority}/{.items[0].spec.preemptionPolicy}";
+        let said = lab.ok(&["kubectl", "get", "pods", "-A", "-l", &selector, "-o", path])?;
+        let policy = if class.is_empty() {
+            "PreemptLowerPriority"
+        } else {
+            "Never"
+        };
+        ensure!(said == format!("{class}/{value}/{policy}"), "{priority}: {said}");
+    }
+    Ok(())
 }
 
 fn its_history_outlives_its_pod(lab: &Lab) -> Result<()> {

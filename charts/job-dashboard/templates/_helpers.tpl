@@ -72,6 +72,22 @@ with one of the last two there is never a second pod. A schema could refuse that
 {{- end }}
 
 {{/*
+The PriorityClass of a priority (a list of the root and the priority's name): the one that the values name, or the
+release's own, or none. Such a class is the whole cluster's, so the namespace is part of its name.
+*/}}
+{{- define "job-dashboard.priorityClass" -}}
+{{- $root := index . 0 }}
+{{- $level := index . 1 }}
+{{- with $root.Values.runner.kubernetes.priorityClasses }}
+{{- if index . $level }}
+{{- index . $level }}
+{{- else if .create }}
+{{- printf "%s-%s-%s" $root.Release.Namespace (include "job-dashboard.fullname" $root) $level }}
+{{- end }}
+{{- end }}
+{{- end }}
+
+{{/*
 repository:tag, or repository@digest.
 */}}
 {{- define "job-dashboard.image" -}}

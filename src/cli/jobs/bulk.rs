@@ -1,4 +1,4 @@
-//! `labctl jobs cancel` and `delete` of all jobs that a filter finds.
+//! `labctl jobs cancel`, `suspend`, `resume`, `rerun` and `delete`: of jobs that are named, or of all that a filter finds.
 
 use std::fmt::Write as _;
 
@@ -6,8 +6,8 @@ use anyhow::Result;
 use reqwest::Method;
 use serde_json::json;
 
-use super::{Client, Which, print, show};
-use crate::dashboard::http::api::{ApiBulk, ApiBulkDone};
+use super::{Client, Which, print, run, say as say_job, show};
+use crate::dashboard::http::api::{ApiBulk, ApiBulkDone, ApiJob};
 use crate::dashboard::job::JobId;
 use crate::dashboard::service::bulk::Deed;
 use crate::drive::dashboard::Request;
@@ -18,7 +18,7 @@ use crate::error::{Code, Diagnosis};
 pub(super) struct Chosen {
     /// The jobs' ids; or use the filters below, for all jobs that they find
     #[arg(required_unless_present = "Which", conflicts_with = "Which")]
-    pub(super) ids: Vec<JobId>,
+    ids: Vec<JobId>,
     #[command(flatten)]
     which: Which,
     /// Only say how many jobs it would be
@@ -27,16 +27,29 @@ pub(super) struct Chosen {
 }
 
 impl Chosen {
-    /// Does it to all jobs that the filters find, once somebody has agreed to their number.
+    /// Does it to the jobs that are named, or to all that the filters find.
     pub(super) async fn run(&self, client: &Client<'_>, deed: Deed) -> Result<()> {
+        if self.ids.is_empty() {
+            return self.run_all(client, deed).await;
+        }
+        for id in &self.ids {
+            one(client, deed, *id).await?;
+        }
+        Ok(())
+    }
+
+    /// Does it to all jobs that the filters find, once somebody has agreed to their number.
+    async fn run_all(&self, client: &Client<'_>, deed: Deed) -> Result<()> {
         let query = self.which.query();
+        // Sent again after a connection broke, a part makes no second job of what it ran again.
+        let key = (deed == Deed::Rerun).then(run::key);
         let mut asked = ApiBulk {
             action: deed,
             dry_run: true,
             all: false,
             newest: None,
         };
-        let counted = send(client, &query, &asked).await?;
+        let counted = send(client, &query, &asked, key.as_deref()).await?;
         let many = many(&counted);
         if self.dry_run || counted.fit == 0 {
             return say(client, &counted, &would(deed, &counted));
@@ -52,9 +65,9 @@ impl Chosen {
         }
         asked.dry_run = false;
         asked.newest = counted.newest;
-        let mut sum = send(client, &query, &asked).await?;
+        let mut sum = send(client, &query, &asked, key.as_deref()).await?;
         while let Some(cursor) = sum.next.take() {
-            let part = send(client, &format!("{query}&cursor={cursor}"), &asked).await?;
+            let part = send(client, &format!("{query}&cursor={cursor}"), &asked, key.as_deref()).await?;
             sum.matched += part.matched;
             sum.fit += part.fit;
             sum.done += part.done;
@@ -79,9 +92,38 @@ impl Chosen {
     }
 }
 
-async fn send(client: &Client<'_>, query: &str, asked: &ApiBulk) -> Result<ApiBulkDone> {
+/// Does it to one job.
+async fn one(client: &Client<'_>, deed: Deed, id: JobId) -> Result<()> {
+    let path = format!("/jobs/{id}");
+    let mut request = Request::default();
+    match deed {
+        Deed::Delete => {
+            client.dashboard.send(Method::DELETE, &path, request).await?;
+            if client.json() {
+                print(&format!("{}\n", json!({"v": 1, "deleted": id})))
+            } else {
+                print(&format!("{id} is deleted\n"))
+            }
+        }
+        Deed::Rerun => {
+            request.headers.push(("idempotency-key", run::key()));
+            let job: ApiJob = client.read(Method::POST, &format!("{path}/rerun"), request).await?;
+            say_job(client, &job, &format!("{}\n", job.id))
+        }
+        Deed::Cancel | Deed::Suspend | Deed::Resume => {
+            let job: ApiJob = client.read(Method::POST, &format!("{path}/{deed}"), request).await?;
+            let now = match deed {
+                Deed::Cancel => show::ending(&job),
+                _ => job.state.name(),
+            };
+            say_job(client, &job, &format!("{id} is {now}\n"))
+        }
+    }
+}
+
+async fn send(client: &Client<'_>, query: &str, asked: &ApiBulk, key: Option<&str>) -> Result<ApiBulkDone> {
     let request = Request {
-        headers: Vec::new(),
+        headers: key.map(|key| ("idempotency-key", key.to_owned())).into_iter().collect(),
         body: Some(serde_json::to_value(asked)?),
     };
     let query = query.trim_start_matches('&');

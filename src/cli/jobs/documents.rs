@@ -1,17 +1,27 @@
 //! `labctl jobs templates` and `labctl jobs schedules`.
 
 use std::fmt::Write as _;
+use std::num::NonZeroUsize;
 
 use anyhow::Result;
 use clap::Subcommand;
+use futures_util::stream::{self, StreamExt as _, TryStreamExt as _};
 use reqwest::Method;
 use serde_json::json;
 
 use super::{Client, say, show};
+use crate::cli::Outcome;
 use crate::cli::print;
-use crate::dashboard::http::api::{ApiJob, ApiSchedule, ApiSchedules, ApiTemplate, ApiTemplates};
+use crate::dashboard::http::api::{
+    ApiJob, ApiOccurrence, ApiOccurrences, ApiSchedule, ApiSchedules, ApiTemplate, ApiTemplates, Moment,
+};
+use crate::dashboard::job::State;
 use crate::dashboard::job::template::Template;
 use crate::drive::dashboard::Request;
+use crate::error::{Code, Diagnosis, Exit};
+
+/// How many jobs are made at once for times that are over.
+const MOST: usize = 10_000;
 
 /// What is asked of templates.
 #[derive(Debug, Subcommand)]
@@ -54,6 +64,112 @@ pub(super) enum Schedules {
         /// The schedule's name
         name: String,
     },
+    /// Make the jobs of times that are over, one after the other; those that there are already are not made again
+    Backfill(Backfill),
+}
+
+/// Which jobs of a schedule are to be made.
+#[derive(Debug, clap::Args)]
+pub(super) struct Backfill {
+    /// The schedule's name
+    name: String,
+    /// From when on: a time such as 2026-01-31T12:00:00Z, or how long ago, such as 7d
+    #[arg(long, value_name = "TIME")]
+    since: String,
+    /// Until when, in the same forms; by default until now
+    #[arg(long, value_name = "TIME")]
+    until: Option<String>,
+    /// How many run at once; more than one only where the schedule allows it
+    #[arg(long, value_name = "N", default_value = "1")]
+    parallel: NonZeroUsize,
+    /// Only say which times they are
+    #[arg(long)]
+    dry_run: bool,
+}
+
+impl Backfill {
+    /// Returns the times of the schedule, all of them.
+    async fn times(&self, client: &Client<'_>) -> Result<Vec<ApiOccurrence>> {
+        let path = format!("/schedules/{}/occurrences?limit=500", escaped(&self.name));
+        // What is a time ago is one as long as all pages are asked for.
+        let until = self
+            .until
+            .as_ref()
+            .map_or_else(String::new, |until| format!("&until={}", escaped(until)));
+        let mut since = self.since.clone();
+        let mut all = Vec::new();
+        loop {
+            let page: ApiOccurrences = client.get(&format!("{path}&since={}{until}", escaped(&since))).await?;
+            let last = page.occurrences.last().map(|last| Moment(last.at.0 + 1));
+            all.extend(page.occurrences);
+            match last {
+                Some(next) if page.more && all.len() < MOST => since = next.to_string(),
+                _ => return Ok(all),
+            }
+        }
+    }
+
+    async fn run(&self, client: &Client<'_>) -> Result<Outcome> {
+        let times = self.times(client).await?;
+        let many = match times.len() {
+            1 => "1 job".to_owned(),
+            MOST.. => {
+                return Err(
+                    Diagnosis::new(Code::Arguments, format!("these are {MOST} jobs or more"))
+                        .hint("a later --since, or an earlier --until")
+                        .error(),
+                );
+            }
+            count => format!("{count} jobs"),
+        };
+        if self.dry_run || times.is_empty() {
+            if client.json() {
+                print(&format!("{}\n", json!({"v": 1, "occurrences": times})))?;
+            } else {
+                let lines = times.iter().map(|one| format!("{}\n", one.local));
+                print(&format!("{}{many}\n", lines.collect::<String>()))?;
+            }
+            return Ok(Exit::Done);
+        }
+        let (first, last) = (&times[0].local, &times[times.len() - 1].local);
+        let question = format!("Run {many} of {}, for {first} to {last}?", self.name);
+        if !client.world.consent(&question) {
+            return Err(Diagnosis::new(
+                Code::NeedsYes,
+                format!("to run {many} of {} needs a yes; nothing was done", self.name),
+            )
+            .hint("the same again with --yes, or with --dry-run to see which times they are")
+            .error());
+        }
+        let mut ended = stream::iter(&times)
+            .map(|one| self.one(client, one))
+            .buffered(self.parallel.get());
+        let mut outcome = Exit::Done;
+        while let Some(job) = ended.try_next().await? {
+            if job.state != State::Succeeded {
+                outcome = Exit::Unmet;
+            }
+        }
+        Ok(outcome)
+    }
+
+    /// Makes the job of a time, where there is none yet, waits for its end and says how it ended.
+    async fn one(&self, client: &Client<'_>, at: &ApiOccurrence) -> Result<ApiJob> {
+        let path = format!(
+            "/schedules/{}/run?at={}",
+            escaped(&self.name),
+            escaped(&at.at.to_string())
+        );
+        let request = Request {
+            // The time says which request it is; with a key the client knows that it may be sent again.
+            headers: vec![("idempotency-key", super::run::key())],
+            body: None,
+        };
+        let job: ApiJob = client.read(Method::POST, &path, request).await?;
+        let job = super::run::end(client, job.id).await?;
+        say(client, &job, &format!("{}  {}\n", at.local, show::verdict(&job)))?;
+        Ok(job)
+    }
 }
 
 /// Writes a name into a path.
@@ -140,7 +256,14 @@ impl Templates {
 }
 
 impl Schedules {
-    pub(super) async fn run(self, client: &Client<'_>) -> Result<()> {
+    pub(super) async fn run(self, client: &Client<'_>) -> Result<Outcome> {
+        if let Self::Backfill(backfill) = &self {
+            return backfill.run(client).await;
+        }
+        self.run_one(client).await.map(|()| Exit::Done)
+    }
+
+    async fn run_one(self, client: &Client<'_>) -> Result<()> {
         let one = |method: Method, name: &str, deed: &str| {
             let path = format!("/schedules/{}{deed}", escaped(name));
             async move { client.read::<ApiSchedule>(method, &path, Request::default()).await }
@@ -161,6 +284,7 @@ impl Schedules {
             Self::Get { name } => shown(client, &one(Method::GET, &name, "").await?),
             Self::Suspend { name } => shown(client, &one(Method::POST, &name, "/suspend").await?),
             Self::Resume { name } => shown(client, &one(Method::POST, &name, "/resume").await?),
+            Self::Backfill(_) => Ok(()),
             Self::Run { name } => {
                 let request = Request {
                     headers: vec![("idempotency-key", super::run::key())],

@@ -12,6 +12,7 @@ use crate::cli::Outcome;
 use crate::dashboard::http::api::{ApiEnd, ApiGap, ApiLine};
 use crate::dashboard::job::JobId;
 use crate::dashboard::log::Stream;
+use crate::dashboard::log::level::Level;
 use crate::drive::dashboard::Event;
 use crate::error::{Code, Exit, diagnosis};
 
@@ -40,6 +41,12 @@ pub(super) struct Args {
     /// Only lines that this regular expression matches
     #[arg(long, value_name = "REGEX")]
     grep: Option<String>,
+    /// Only lines that say they are so bad or worse, be it in JSON, logfmt or a word
+    #[arg(long, value_enum)]
+    level: Option<Level>,
+    /// Only lines written there
+    #[arg(long, value_enum)]
+    stream: Option<Stream>,
     /// Only lines of this attempt, from 1
     #[arg(long, value_name = "N", conflicts_with = "previous")]
     attempt: Option<u32>,
@@ -70,6 +77,13 @@ impl Args {
                 let value = percent_encoding::utf8_percent_encode(value, percent_encoding::NON_ALPHANUMERIC);
                 _ = write!(out, "&{name}={value}");
             }
+        }
+        let words = [
+            ("level", self.level.map(Level::name)),
+            ("stream", self.stream.map(Stream::name)),
+        ];
+        for (name, value) in words.into_iter().filter_map(|(name, value)| Some((name, value?))) {
+            _ = write!(out, "&{name}={value}");
         }
         for (name, on) in [("previous", self.previous), ("timestamps", self.timestamps)] {
             if on {

@@ -11,8 +11,8 @@ use serde_json::{Map, Value, json};
 use super::{Client, documents, follow, say, show};
 use crate::cli::Outcome;
 use crate::dashboard::http::api::{ApiDetail, ApiJob, ApiTemplate};
-use crate::dashboard::job::State;
-use crate::dashboard::job::spec::{Limits, Spec};
+use crate::dashboard::job::spec::{Limits, Priority, Spec};
+use crate::dashboard::job::{JobId, State};
 use crate::drive::dashboard::Request;
 use crate::error::{Code, Diagnosis, Exit};
 
@@ -31,7 +31,7 @@ pub(super) struct Args {
     )]
     command: Vec<String>,
     /// Run this template instead of a command
-    #[arg(long, short, value_name = "NAME", conflicts_with_all = ["command", "name", "env", "label", "image", "retries", "deadline", "memory", "suspend"])]
+    #[arg(long, short, value_name = "NAME", conflicts_with_all = ["command", "name", "env", "label", "image", "retries", "deadline", "memory", "suspend", "priority"])]
     template: Option<String>,
     /// A parameter of the template; may be given several times. What is no text is written as JSON: -p count=3
     #[arg(long, short, value_name = "NAME=VALUE", value_parser = pair, requires = "template")]
@@ -60,6 +60,9 @@ pub(super) struct Args {
     /// Hold the job back until it is resumed
     #[arg(long)]
     suspend: bool,
+    /// Which of the jobs that wait begins first
+    #[arg(long, value_enum, default_value = "normal")]
+    priority: Priority,
     /// Wait for the job's end; exit with 1 where it did not succeed
     #[arg(long, short)]
     wait: bool,
@@ -96,6 +99,19 @@ fn typed(schema: Option<&Value>, text: &str) -> Value {
 pub(super) fn key() -> String {
     let half = || RandomState::new().hash_one(std::process::id());
     format!("labctl-{:016x}{:016x}", half(), half())
+}
+
+/// Waits for a job's end.
+pub(super) async fn end(client: &Client<'_>, id: JobId) -> Result<ApiJob> {
+    let mut pause = LOOK.0;
+    loop {
+        let detail: ApiDetail = client.get(&format!("/jobs/{id}")).await?;
+        if detail.job.state.is_final() {
+            return Ok(detail.job);
+        }
+        tokio::time::sleep(pause).await;
+        pause = (pause * 2).min(LOOK.1);
+    }
 }
 
 /// Makes a name that a job may have out of a program's path.
@@ -142,6 +158,7 @@ impl Args {
             labels: self.label.iter().cloned().collect(),
             retries: self.retries,
             suspend: self.suspend,
+            priority: self.priority,
             limits,
         };
         let faults = spec.faults();
@@ -209,16 +226,7 @@ impl Args {
 
     /// Waits for a job's end and says how it ended.
     async fn ended(&self, client: &Client<'_>, job: &ApiJob) -> Result<Outcome> {
-        let id = job.id;
-        let mut pause = LOOK.0;
-        let job = loop {
-            let detail: ApiDetail = client.get(&format!("/jobs/{id}")).await?;
-            if detail.job.state.is_final() {
-                break detail.job;
-            }
-            tokio::time::sleep(pause).await;
-            pause = (pause * 2).min(LOOK.1);
-        };
+        let job = end(client, job.id).await?;
         client.world.reporter().note(show::verdict(&job));
         Ok(if job.state == State::Succeeded {
             Exit::Done

@@ -1,5 +1,6 @@
 //! The parts of a server that runs jobs: which store, which runner, and what brings them together.
 
+use std::num::NonZeroU32;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::sync::Arc;
@@ -26,6 +27,7 @@ use crate::dashboard::runner::Runner;
 use crate::dashboard::runner::kubernetes::{self, Kubernetes};
 use crate::dashboard::runner::process::{Options, ProcessRunner};
 use crate::dashboard::service::Service;
+use crate::dashboard::service::rate::Rate;
 use crate::dashboard::store::postgres::Postgres;
 use crate::dashboard::store::sqlite::{self, Sqlite};
 use crate::dashboard::store::{JobStore, StoreError};
@@ -117,12 +119,20 @@ impl Parts {
             health: health.clone(),
             keep: args.keep()?,
             redis: redis(args, health)?,
+            job_rate: args.job_rate()?,
         };
         // Until it is put together, no job can be asked for.
         health.set("store", Err("it has not answered since the server started".to_owned()));
         let store = places.first().await?;
+        let most = args.max_streams.get();
+        let most_each = match (args.max_streams_per_user, &auth) {
+            (Some(each), _) => each.get(),
+            // One who watches everything keeps nobody else from watching.
+            (None, Auth::Tokens(_)) => most.div_ceil(2),
+            (None, Auth::Local(_)) => most,
+        };
         let guard = Guard::new(auth, args.host.clone());
-        let api = Api::new(guard, Streams::new(args.max_streams.get(), closing.clone()));
+        let api = Api::new(guard, Streams::new(most, most_each, closing.clone()));
         let ending = CancellationToken::new();
         let (handle, ended, ready) = (Handle::current(), ending.clone(), api.clone());
         let worker = Arc::clone(&runner);
@@ -209,6 +219,7 @@ struct Places {
     health: Health,
     keep: Keep,
     redis: Option<Arc<dyn Wire>>,
+    job_rate: Option<NonZeroU32>,
 }
 
 impl Places {
@@ -257,7 +268,14 @@ impl Places {
             holder.to_owned(),
             self.keep,
         );
-        let service = Service::new(Arc::clone(&store), Arc::clone(runner), control.clone(), hub.clone()).await?;
+        let service = Service::new(
+            Arc::clone(&store),
+            Arc::clone(runner),
+            control.clone(),
+            hub.clone(),
+            self.job_rate.map(Rate::new),
+        )
+        .await?;
         service.seed().await?;
         let wires = self.redis.iter().cloned().chain(store.wire()).collect();
         self.health.set("store", Ok(store.name()));
@@ -350,6 +368,7 @@ async fn runner(kind: RunnerKind, args: &Args, data: Result<PathBuf, Diagnosis>)
                 kubeconfig: args.kubeconfig.clone(),
                 namespace: args.namespace.clone(),
                 image: args.job_image.clone(),
+                priority_classes: args.priority_class.iter().cloned().collect(),
                 limits: kubernetes::Limits::default(),
             };
             let runner = Kubernetes::connect(settings).await.diagnose(|| {

@@ -22,11 +22,15 @@ const UNENDED: u32 = 100;
 /// A job that a schedule makes: its document, and the template it is from.
 pub type Prepared = (Spec, Option<Origin>);
 
-/// Returns the job that a schedule makes now, or why it makes none.
+/// Returns the job that a schedule makes now, or why it makes none; for an occurrence where `at_ms` is its time.
 ///
 /// # Errors
 /// The store failed.
-pub async fn prepared(store: &dyn JobStore, schedule: &Schedule) -> Result<Result<Prepared, Vec<Fault>>, StoreError> {
+pub async fn prepared(
+    store: &dyn JobStore,
+    schedule: &Schedule,
+    at_ms: Option<i64>,
+) -> Result<Result<Prepared, Vec<Fault>>, StoreError> {
     let wrong = |pointer: &str, detail: &str| {
         Ok(Err(vec![Fault {
             pointer: pointer.to_owned(),
@@ -56,7 +60,7 @@ pub async fn prepared(store: &dyn JobStore, schedule: &Schedule) -> Result<Resul
         }
         (None, None) => return wrong("/job", "it says of no job what it runs"),
     };
-    let spec = schedule.labelled(spec);
+    let spec = schedule.labelled(spec, at_ms);
     let faults = spec.faults();
     Ok(if faults.is_empty() {
         Ok((spec, origin))
@@ -66,7 +70,7 @@ pub async fn prepared(store: &dyn JobStore, schedule: &Schedule) -> Result<Resul
 }
 
 /// Returns the key that makes an occurrence one job. Clients cannot send it: theirs have no spaces.
-fn key(schedule: &str, at_ms: i64) -> Key {
+pub fn key(schedule: &str, at_ms: i64) -> Key {
     let key = format!("schedule {schedule} {at_ms}");
     Key {
         // What the schedule runs may change between two tries of one occurrence, which is one all the same.
@@ -187,7 +191,7 @@ impl Control {
             job: Some(job.id),
             said: None,
         };
-        let (spec, origin) = match prepared(store, schedule).await? {
+        let (spec, origin) = match prepared(store, schedule, Some(at_ms)).await? {
             Ok(prepared) => prepared,
             Err(faults) => {
                 let faults: Vec<String> = faults
@@ -201,9 +205,9 @@ impl Control {
         if schedule.concurrency == Concurrency::Forbid
             && let Some(job) = self.unended(schedule, owner).await?.first()
         {
-            // One that was created since is the job of this occurrence: a server was cut off before it could say so.
-            if job.created_ms >= at_ms {
-                return Ok(made(job));
+            // A server may have been cut off before it could say that it had made it, and somebody may have asked for it.
+            if let Some(job) = store.keyed(owner, &key(&schedule.name, at_ms)).await? {
+                return Ok(made(&job));
             }
             return Ok(left_out(format!("left out, because job {} has not ended", job.id)));
         }
@@ -237,7 +241,10 @@ impl Control {
     }
 
     /// Returns the jobs of a schedule that have not ended, newest first.
-    async fn unended(&self, schedule: &Schedule, owner: &str) -> Result<Vec<Job>, StoreError> {
+    ///
+    /// # Errors
+    /// The store failed.
+    pub async fn unended(&self, schedule: &Schedule, owner: &str) -> Result<Vec<Job>, StoreError> {
         let filter = Filter {
             states: State::ALL.into_iter().filter(|state| !state.is_final()).collect(),
             labels: [(LABEL.to_owned(), schedule.name.clone())].into(),

@@ -12,6 +12,7 @@ use crate::dashboard::job::schedule::{Concurrency, Schedule};
 use crate::dashboard::job::spec::Spec;
 use crate::dashboard::job::template::{Origin, Template};
 use crate::dashboard::job::{Job, JobId, State};
+use crate::dashboard::log::level::Level;
 use crate::dashboard::log::{Line, Stream};
 use crate::dashboard::service::bulk::Deed;
 use crate::dashboard::service::documents::Kept;
@@ -22,6 +23,13 @@ use crate::dashboard::store::documents::Mark;
 /// `2026-03-04T05:06:07.089Z`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Moment(pub i64);
+
+impl std::fmt::Display for Moment {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let at = Timestamp::from_millisecond(self.0).map_err(|_| std::fmt::Error)?;
+        write!(f, "{at:.3}")
+    }
+}
 
 impl Serialize for Moment {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
@@ -281,6 +289,16 @@ pub struct ApiSchedule {
     pub last_message: Option<String>,
 }
 
+/// Occurrences of a schedule, in their order.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+#[schema(as = Occurrences)]
+pub struct ApiOccurrences {
+    /// The occurrences.
+    pub occurrences: Vec<ApiOccurrence>,
+    /// Whether there are more.
+    pub more: bool,
+}
+
 /// How many occurrences of a schedule are shown.
 pub const OCCURRENCES: usize = 5;
 
@@ -459,6 +477,10 @@ pub struct ApiLine<'a> {
     /// Whether the line goes on in the next one.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub partial: bool,
+    /// How bad the line says that it is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    pub level: Option<Level>,
 }
 
 impl<'a> From<&'a Line> for ApiLine<'a> {
@@ -474,6 +496,7 @@ impl<'a> From<&'a Line> for ApiLine<'a> {
             base64: lossy.then(|| base64::engine::general_purpose::STANDARD.encode(&line.bytes).into()),
             text,
             partial: line.partial,
+            level: Level::of(&line.bytes),
         }
     }
 }

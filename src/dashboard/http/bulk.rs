@@ -37,6 +37,7 @@ const TOLD: usize = 20;
         ("q" = Option<String>, Query, description = "Jobs whose name or id contains this", min_length = 1, max_length = 200),
         ("since" = Option<String>, Query, description = "Jobs created at this time or later"),
         ("until" = Option<String>, Query, description = "Jobs created before this time"),
+        ("min_duration" = Option<String>, Query, description = "Jobs that ran at least so long, or run for so long already: `90s`, `1h30m`, `2d`"),
         ("Idempotency-Key" = Option<String>, Header, description = "With it, reruns that are asked for twice make one job each", min_length = 1, max_length = 255, pattern = "^[!-~]+$"),
     ),
     request_body(content = ApiBulk, description = "What to do"),

@@ -77,7 +77,7 @@ pub(super) struct StreamEvent {
 )]
 pub(super) async fn watch(State(api): State<Api>, By(caller): By, headers: HeaderMap) -> Result<Response, Problem> {
     let service = api.service()?.clone();
-    let open = api.streams.open()?;
+    let open = api.streams.open(&caller.name)?;
     let mut heartbeat = tokio::time::interval_at(Instant::now() + HEARTBEAT, HEARTBEAT);
     heartbeat.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let watching = Watching {

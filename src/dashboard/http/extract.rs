@@ -8,7 +8,7 @@ use jiff::Timestamp;
 use serde::de::DeserializeOwned;
 
 use super::problem::{Kind, Problem};
-use super::query::{List, Log, Wrong};
+use super::query::{At, List, Log, Occurrences, Wrong};
 use crate::dashboard::job::JobId;
 use crate::dashboard::job::spec::{Fault, pointer};
 
@@ -67,6 +67,22 @@ impl<S: Send + Sync> FromRequestParts<S> for List {
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Problem> {
         Ok(Self::parse(query(parts), Timestamp::now())?)
+    }
+}
+
+impl<S: Send + Sync> FromRequestParts<S> for Occurrences {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Problem> {
+        Ok(Self::parse(query(parts), Timestamp::now())?)
+    }
+}
+
+impl<S: Send + Sync> FromRequestParts<S> for At {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Problem> {
+        Ok(Self::parse(query(parts))?)
     }
 }
 

@@ -17,12 +17,13 @@ use super::api::{ApiCounts, ApiDetail, ApiJob, ApiJobOfTemplate, ApiPage};
 use super::extract::{Conditions, Id, IdempotencyKey, Text, document, tag};
 use super::guard::By;
 use super::openapi::{ActRefused, CountRefused, CreateRefused, DeleteRefused, GetRefused, ListRefused, RerunRefused};
-use super::problem::{Kind, Problem};
+use super::problem::{Kind, Problem, rate_limit};
 use super::query::{List, PAGE_DEFAULT};
 use super::streams::{self, Open};
 use super::{Api, accept};
 use crate::dashboard::job::spec::Spec;
 use crate::dashboard::job::{Job, JobId};
+use crate::dashboard::service::rate::Left;
 use crate::dashboard::service::{Action, Caller, PAGE_LIMIT, Service, ServiceError};
 use crate::dashboard::store::{Created, Listed, Page};
 
@@ -57,7 +58,7 @@ fn row(status: StatusCode, job: Job) -> Response {
     (status, tag, Json(ApiJob::from(job))).into_response()
 }
 
-pub(super) fn created(created: Created) -> Response {
+pub(super) fn created(created: Created, left: Option<Left>) -> Response {
     let (job, replayed) = match created {
         Created::New(job) => (job, false),
         Created::Replayed(job) => (job, true),
@@ -68,6 +69,7 @@ pub(super) fn created(created: Created) -> Response {
         let name = HeaderName::from_static("idempotent-replayed");
         response.headers_mut().insert(name, HeaderValue::from_static("true"));
     }
+    response.headers_mut().extend(left.iter().flat_map(rate_limit));
     response
 }
 
@@ -83,6 +85,8 @@ pub(super) fn created(created: Created) -> Response {
             ("Location" = String, description = "Where the job is"),
             ("ETag" = String, description = "The version of the job"),
             ("Idempotent-Replayed" = Option<String>, description = "`true` where it was created earlier"),
+            ("RateLimit" = Option<String>, description = "How many jobs may be created now (`r`), and in how many seconds all of them again (`t`), where that is limited"),
+            ("RateLimit-Policy" = Option<String>, description = "How many jobs may be created (`q`) in how many seconds (`w`)"),
         )),
         CreateRefused,
     )
@@ -102,9 +106,10 @@ pub(super) async fn create(
     if document::<Kind>(&body).is_ok_and(|kind| kind.template.is_some()) {
         let asked: ApiJobOfTemplate = document(&body)?;
         let made = service.create_from_template(&caller, &asked.template, &asked.parameters, key);
-        return Ok(created(made.await?));
+        return Ok(created(made.await?, service.left(&caller)));
     }
-    Ok(created(service.create(&caller, document::<Spec>(&body)?, key).await?))
+    let made = service.create(&caller, document::<Spec>(&body)?, key).await?;
+    Ok(created(made, service.left(&caller)))
 }
 
 /// List jobs, newest first
@@ -123,6 +128,7 @@ pub(super) async fn create(
         ("q" = Option<String>, Query, description = "Jobs whose name or id contains this, without regard to case", min_length = 1, max_length = 200),
         ("since" = Option<String>, Query, description = "Jobs created at this time or later: RFC 3339, or how long ago (`90s`, `1h30m`, `7d`)"),
         ("until" = Option<String>, Query, description = "Jobs created before this time, in the same forms"),
+        ("min_duration" = Option<String>, Query, description = "Jobs that ran at least so long, or run for so long already: `90s`, `1h30m`, `2d`"),
         ("If-None-Match" = Option<String>, Header, description = "The `ETag` of an answer that the client has"),
     ),
     responses(
@@ -236,7 +242,7 @@ struct Export {
 }
 
 async fn export(api: &Api, caller: Caller, list: List) -> Answer {
-    let open = Arc::new(api.streams.open()?);
+    let open = Arc::new(api.streams.open(&caller.name)?);
     let mut export = Export {
         service: api.service()?.clone(),
         caller,
@@ -434,6 +440,8 @@ pub(super) async fn resume(State(api): State<Api>, By(caller): By, Id(id): Id, c
             ("Location" = String, description = "Where the new job is"),
             ("ETag" = String, description = "The version of the new job"),
             ("Idempotent-Replayed" = Option<String>, description = "`true` where it was created earlier"),
+            ("RateLimit" = Option<String>, description = "How many jobs may be created now (`r`), and in how many seconds all of them again (`t`), where that is limited"),
+            ("RateLimit-Policy" = Option<String>, description = "How many jobs may be created (`q`) in how many seconds (`w`)"),
         )),
         RerunRefused,
     )
@@ -444,7 +452,9 @@ pub(super) async fn rerun(
     Id(id): Id,
     IdempotencyKey(key): IdempotencyKey,
 ) -> Answer {
-    Ok(created(api.service()?.rerun(&caller, id, key).await?))
+    let service = api.service()?;
+    let made = service.rerun(&caller, id, key).await?;
+    Ok(created(made, service.left(&caller)))
 }
 
 #[cfg(test)]

@@ -41,6 +41,8 @@ const OWN_WORD: &str = "[labctl] ";
         ("until" = Option<String>, Query, description = "Only lines written before this time, in the same forms"),
         ("attempt" = Option<u32>, Query, description = "Only lines of this attempt, from 1", minimum = 0),
         ("previous" = Option<bool>, Query, description = "Only lines of the attempt before the newest one"),
+        ("stream" = Option<Stream>, Query, description = "Only lines written there; a Kubernetes log has both as one, `merged`"),
+        ("level" = Option<crate::dashboard::log::level::Level>, Query, description = "Only lines that say they are so bad or worse, be it in JSON, logfmt, klog's head or a word; lines that say nothing are left out"),
         ("grep" = Option<String>, Query, description = "Only lines that this regular expression matches (RE2's syntax)"),
         ("timestamps" = Option<bool>, Query, description = "Begin lines of plain text with their time"),
         ("from" = Option<u64>, Query, description = "Only from the line with this number on", minimum = 1),
@@ -83,7 +85,7 @@ pub(super) async fn read(
     let last = log.select.from.map_or(0, |from| from.saturating_sub(1));
     let follow = log.select.follow;
     let tail = service.tail(&caller, id, log.select).await?;
-    let open = api.streams.open()?;
+    let open = api.streams.open(&caller.name)?;
     let mut heartbeat = tokio::time::interval_at(Instant::now() + HEARTBEAT, HEARTBEAT);
     heartbeat.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let reading = Reading {

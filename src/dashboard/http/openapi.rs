@@ -57,7 +57,7 @@ refusals! {
     /// Refusals of counters.
     CountRefused: ;
     /// Refusals of a new job.
-    CreateRefused: Json, Parameter, NoSuchTemplate, KeyInFlight, MediaType, Invalid, InvalidParameters, KeyReused, Full;
+    CreateRefused: Json, Parameter, NoSuchTemplate, KeyInFlight, MediaType, Invalid, InvalidParameters, KeyReused, TooFast, Full;
     /// Refusals of what is done to many jobs.
     BulkRefused: Json, Parameter, Cursor, MediaType, InvalidRequest, Full;
     /// Refusals of one job.
@@ -65,7 +65,7 @@ refusals! {
     /// Refusals of an action.
     ActRefused: NoSuchJob, State, Unsupported, Changed, Refused, RunnerDown, RunnerBusy, Full;
     /// Refusals of a rerun.
-    RerunRefused: Parameter, NoSuchJob, State, KeyInFlight, Invalid, KeyReused, Full;
+    RerunRefused: Parameter, NoSuchJob, State, KeyInFlight, Invalid, KeyReused, TooFast, Full;
     /// Refusals of a deletion.
     DeleteRefused: NoSuchJob, State, Changed, Full;
     /// Refusals of a log.
@@ -90,8 +90,10 @@ refusals! {
     ChangeScheduleRefused: Json, MediaType, NoSuchSchedule, Stale, Unconditional, InvalidSchedule, Full;
     /// Refusals of what is done to a schedule.
     ActScheduleRefused: NoSuchSchedule, Stale, Full;
-    /// Refusals of a job of a schedule.
-    RunScheduleRefused: Parameter, NoSuchSchedule, KeyInFlight, InvalidSchedule, Invalid, KeyReused, Full;
+    /// Refusals of a schedule's occurrences.
+    OccurrencesRefused: Parameter, NoSuchSchedule, State;
+    /// Refusals of a schedule's job.
+    RunScheduleRefused: Parameter, NoSuchSchedule, State, KeyInFlight, InvalidSchedule, Invalid, KeyReused, TooFast, Full;
 }
 
 /// Returns the routes of jobs, which are guarded, and their description.
@@ -112,6 +114,7 @@ pub(super) fn guarded() -> OpenApiRouter<Api> {
         .routes(routes!(schedules::suspend))
         .routes(routes!(schedules::resume))
         .routes(routes!(schedules::run))
+        .routes(routes!(schedules::occurrences))
         .routes(routes!(logs::read))
         .routes(routes!(events::watch))
 }

@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 
-use axum::http::{HeaderValue, StatusCode, header};
+use axum::http::{HeaderName, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 use utoipa::openapi::{Content, Ref, RefOr, ResponseBuilder};
@@ -13,6 +13,7 @@ use utoipa::openapi::{Content, Ref, RefOr, ResponseBuilder};
 use crate::dashboard::job::spec::Fault;
 use crate::dashboard::runner::RunnerError;
 use crate::dashboard::service::ServiceError;
+use crate::dashboard::service::rate::{Left, WINDOW};
 use crate::dashboard::store::StoreError;
 use crate::dashboard::store::documents::Kind as What;
 
@@ -102,6 +103,8 @@ kinds! {
     KeyReused = UNPROCESSABLE_ENTITY, "idempotency-key-reused", "This Idempotency-Key was used for another job";
     /// The runner refuses the job for good.
     Refused = UNPROCESSABLE_ENTITY, "runner-refused", "The runner refuses the job";
+    /// The caller has created as many jobs as may be created in this time.
+    TooFast = TOO_MANY_REQUESTS, "too-many-requests", "As many jobs were created as may be in this time";
     /// A bug.
     Internal = INTERNAL_SERVER_ERROR, "internal", "The server failed; its log has more under the request id";
     /// The server took too long.
@@ -138,6 +141,8 @@ pub struct Problem {
     kind: Kind,
     detail: Option<String>,
     errors: Vec<Fault>,
+    /// What the caller may still create, and in how many seconds more.
+    left: Option<(Left, u64)>,
 }
 
 /// A problem as it is sent; for the description of the API.
@@ -172,6 +177,7 @@ impl Problem {
             kind,
             detail: None,
             errors: Vec::new(),
+            left: None,
         }
     }
 
@@ -223,6 +229,10 @@ impl Problem {
         if let Some(seconds) = self.kind.retry_after() {
             headers.insert(header::RETRY_AFTER, HeaderValue::from(seconds));
         }
+        if let Some((left, seconds)) = &self.left {
+            headers.insert(header::RETRY_AFTER, HeaderValue::from(*seconds));
+            headers.extend(rate_limit(left));
+        }
         if self.kind == Kind::Unauthenticated {
             // The second one lets a browser ask its user for the token, as the password; the name is not looked at.
             headers.append(
@@ -264,11 +274,30 @@ impl From<ServiceError> for Problem {
             ServiceError::Faulty(What::Schedule, faults) => Self::new(Kind::InvalidSchedule).errors(faults),
             ServiceError::Faulty(What::Template, faults) => Self::new(Kind::InvalidTemplate).errors(faults),
             ServiceError::Arguments(faults) => Self::new(Kind::InvalidParameters).errors(faults),
+            ServiceError::TooFast { after, left } => Self {
+                left: Some((left, after.as_secs())),
+                ..Self::new(Kind::TooFast).detail(error.to_string())
+            },
             ServiceError::Full(why) => Self::new(Kind::Full).detail(why),
             ServiceError::Store(error) => from_store(error),
             ServiceError::Runner(error) => from_runner(error),
         }
     }
+}
+
+/// Returns the headers that say how much a caller has left, as the IETF's draft has them
+/// (`draft-ietf-httpapi-ratelimit-headers-10`).
+pub(super) fn rate_limit(left: &Left) -> [(HeaderName, HeaderValue); 2] {
+    let Left { quota, jobs, whole_in } = left;
+    let text = |text: String| HeaderValue::try_from(text).unwrap_or(HeaderValue::from_static(""));
+    let policy = format!("\"jobs\";q={quota};w={}", WINDOW.as_secs());
+    [
+        (HeaderName::from_static("ratelimit-policy"), text(policy)),
+        (
+            HeaderName::from_static("ratelimit"),
+            text(format!("\"jobs\";r={jobs};t={}", whole_in.as_secs())),
+        ),
+    ]
 }
 
 fn from_store(error: StoreError) -> Problem {

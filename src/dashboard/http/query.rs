@@ -8,9 +8,11 @@ use regex::bytes::{Regex, RegexBuilder};
 use sha2::{Digest as _, Sha256};
 
 use crate::dashboard::job::{JobId, State};
+use crate::dashboard::log::Stream;
+use crate::dashboard::log::level::Level;
 use crate::dashboard::service::PAGE_LIMIT;
 use crate::dashboard::service::tail::Select;
-use crate::dashboard::store::Filter;
+use crate::dashboard::store::{Filter, MinDuration};
 
 /// How many parameters a query may have.
 const PARAMETERS: usize = 64;
@@ -117,6 +119,13 @@ fn moment(name: &str, value: &str, now: Timestamp) -> Result<Timestamp> {
     }
 }
 
+/// Reads a length of time, such as `90s` or `1h30m`; nothing where it is none, or less than nothing.
+pub fn duration_ms(text: &str) -> Option<i64> {
+    let span = text.parse::<Span>().ok().filter(|span| !span.is_negative())?;
+    let time = span.to_duration(SpanRelativeTo::days_are_24_hours()).ok()?;
+    i64::try_from(time.as_millis()).ok()
+}
+
 fn text(name: &str, value: String, most: usize) -> Result<String> {
     if (1..=most).contains(&value.len()) {
         Ok(value)
@@ -174,6 +183,13 @@ impl List {
                 "q" => once(&mut filter.text, name, text(name, value, 200)?)?,
                 "since" => once(&mut filter.since_ms, name, moment(name, &value, now)?.as_millisecond())?,
                 "until" => once(&mut filter.until_ms, name, moment(name, &value, now)?.as_millisecond())?,
+                "min_duration" => {
+                    let Some(ms) = duration_ms(&value) else {
+                        return wrong(name, "must be a time such as 90s, 1h30m or 2d");
+                    };
+                    let now_ms = now.as_millisecond();
+                    once(&mut filter.min_duration, name, MinDuration { ms, now_ms })?;
+                }
                 "label" => label(&mut filter.labels, &value)?,
                 _ => return Err(unknown(name, &Self::KNOWN)),
             }
@@ -200,8 +216,17 @@ impl List {
         })
     }
 
-    const KNOWN: [&'static str; 9] = [
-        "limit", "cursor", "state", "owner", "label", "template", "q", "since", "until",
+    const KNOWN: [&'static str; 10] = [
+        "limit",
+        "cursor",
+        "state",
+        "owner",
+        "label",
+        "template",
+        "q",
+        "since",
+        "until",
+        "min_duration",
     ];
 
     /// Returns the cursor of the page after a job.
@@ -316,6 +341,82 @@ fn bound(id: [u8; 8], mark: &[u8; 32]) -> [u8; 32] {
     hasher.finalize().into()
 }
 
+/// Which occurrences of a schedule.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Occurrences {
+    /// From this time on, in milliseconds since 1970.
+    pub since_ms: i64,
+    /// Until this time.
+    pub until_ms: i64,
+    /// How many at most.
+    pub limit: u32,
+}
+
+impl Occurrences {
+    const KNOWN: [&'static str; 3] = ["since", "until", "limit"];
+
+    /// Reads the query.
+    ///
+    /// # Errors
+    /// [`Wrong`].
+    pub fn parse(query: &str, now: Timestamp) -> Result<Self> {
+        let (mut since, mut until, mut limit) = (None, None, None);
+        for (name, value) in parameters(query)? {
+            let name = name.as_str();
+            match name {
+                "since" => once(&mut since, name, moment(name, &value, now)?.as_millisecond())?,
+                "until" => once(&mut until, name, moment(name, &value, now)?.as_millisecond())?,
+                "limit" => {
+                    let what = format!("a number from 1 to {PAGE_LIMIT}");
+                    let number = number(name, &value, &what)?;
+                    if !(1..=PAGE_LIMIT).contains(&number) {
+                        return wrong(name, format_args!("must be {what}"));
+                    }
+                    once(&mut limit, name, number)?;
+                }
+                _ => return Err(unknown(name, &Self::KNOWN)),
+            }
+        }
+        let Some(since_ms) = since else {
+            return wrong(
+                "since",
+                "must be given: a time such as 2026-01-31T12:00:00Z, or how long ago, such as 7d",
+            );
+        };
+        Ok(Self {
+            since_ms,
+            until_ms: until.unwrap_or(now.as_millisecond()),
+            limit: limit.unwrap_or(PAGE_DEFAULT),
+        })
+    }
+}
+
+/// The occurrence that a job is to be made for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct At(pub Option<i64>);
+
+impl At {
+    /// Reads the query.
+    ///
+    /// # Errors
+    /// [`Wrong`].
+    pub fn parse(query: &str) -> Result<Self> {
+        let mut at = None;
+        for (name, value) in parameters(query)? {
+            match name.as_str() {
+                "at" => {
+                    let Ok(time) = value.parse::<Timestamp>() else {
+                        return wrong("at", "must be a time such as 2026-01-31T12:00:00Z");
+                    };
+                    once(&mut at, "at", time.as_millisecond())?;
+                }
+                _ => return Err(unknown(&name, &["at"])),
+            }
+        }
+        Ok(Self(at))
+    }
+}
+
 /// In which form a log is sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Format {
@@ -348,13 +449,15 @@ pub struct Log {
 }
 
 impl Log {
-    const KNOWN: [&'static str; 10] = [
+    const KNOWN: [&'static str; 12] = [
         "follow",
         "tail",
         "since",
         "until",
         "attempt",
         "previous",
+        "stream",
+        "level",
         "grep",
         "timestamps",
         "from",
@@ -391,6 +494,20 @@ impl Log {
                 "since" => once(&mut select.since_us, name, moment(name, &value, now)?.as_microsecond())?,
                 "until" => once(&mut select.until_us, name, moment(name, &value, now)?.as_microsecond())?,
                 "grep" => once(&mut select.grep, name, regex(&value)?)?,
+                "stream" => {
+                    let Some(stream) = Stream::ALL.into_iter().find(|stream| stream.name() == value) else {
+                        let all = Stream::ALL.map(Stream::name).join(", ");
+                        return wrong(name, format_args!("must be of: {all}"));
+                    };
+                    once(&mut select.stream, name, stream)?;
+                }
+                "level" => {
+                    let Some(level) = Level::ALL.into_iter().find(|level| level.name() == value) else {
+                        let all = Level::ALL.map(Level::name).join(", ");
+                        return wrong(name, format_args!("must be of: {all}"));
+                    };
+                    once(&mut select.level, name, level)?;
+                }
                 "format" => {
                     let format = match value.as_str() {
                         "text" => Format::Text,
@@ -635,6 +752,9 @@ mod tests {
             ("attempt=4294967296", "`attempt`"),
             ("previous&attempt=1", "together"),
             ("format=xml", "text, ndjson, sse"),
+            ("level=bad", "must be of: trace, debug, info, warn, error"),
+            ("level=warn&level=warn", "twice"),
+            ("stream=both", "must be of: stdout, stderr"),
             ("grep=(", "no regular expression"),
             ("grep=%5Cp%7BGreek", "no regular expression"),
             ("grep=(?P%3Ca%3Ex)(?P%3Ca%3Ey)", "no regular expression"),

@@ -6,15 +6,16 @@ use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 
 use super::Api;
-use super::api::{ApiJob, ApiSchedule, ApiSchedules};
+use super::api::{ApiJob, ApiOccurrence, ApiOccurrences, ApiSchedule, ApiSchedules, Moment};
 use super::extract::{Conditions, IdempotencyKey, Name, Text, document, tag};
 use super::guard::By;
 use super::jobs::{Answer, created, etag, located};
 use super::openapi::{
-    ActScheduleRefused, AddScheduleRefused, ChangeScheduleRefused, DocumentsRefused, RunScheduleRefused,
-    ScheduleRefused,
+    ActScheduleRefused, AddScheduleRefused, ChangeScheduleRefused, DocumentsRefused, OccurrencesRefused,
+    RunScheduleRefused, ScheduleRefused,
 };
 use super::problem::{Kind, Problem};
+use super::query::{At, Occurrences};
 use crate::dashboard::control::now_ms;
 use crate::dashboard::job::schedule::Schedule;
 use crate::dashboard::service::documents::Kept;
@@ -186,11 +187,13 @@ pub(super) async fn resume(State(api): State<Api>, By(caller): By, Name(name): N
 
 /// Make a job of a schedule now
 ///
-/// Also where others of it run, and where it is suspended.
+/// Also where others of it run, and where it is suspended. With `at`, it is the job of that occurrence: there is one of each,
+/// and none is made beside another one where the schedule has one job run at a time.
 #[utoipa::path(
     post, path = "/schedules/{name}/run", operation_id = "runSchedule", tag = "schedules",
     params(
         ("name" = String, Path, description = "The schedule's name", min_length = 1, max_length = 63),
+        ("at" = Option<String>, Query, format = DateTime, description = "An occurrence that is over, to make the job that it did not make"),
         ("Idempotency-Key" = Option<String>, Header, description = "1 to 255 printable ASCII characters without spaces", min_length = 1, max_length = 255, pattern = "^[!-~]+$"),
     ),
     responses(
@@ -206,7 +209,47 @@ pub(super) async fn run(
     State(api): State<Api>,
     By(caller): By,
     Name(name): Name,
+    At(at): At,
     IdempotencyKey(key): IdempotencyKey,
 ) -> Answer {
-    Ok(created(api.service()?.run_schedule(&caller, &name, key).await?))
+    if let Some(at) = at {
+        return Ok(created(api.service()?.run_occurrence(&caller, &name, at).await?, None));
+    }
+    // What is left is its owner's, who need not be the caller.
+    Ok(created(api.service()?.run_schedule(&caller, &name, key).await?, None))
+}
+
+/// List the occurrences of a schedule
+///
+/// In their order, those that are over and those to come. Where there are more, the next ones come with a `since` after the
+/// last one.
+#[utoipa::path(
+    get, path = "/schedules/{name}/occurrences", operation_id = "listOccurrences", tag = "schedules",
+    params(
+        ("name" = String, Path, description = "The schedule's name", min_length = 1, max_length = 63),
+        ("since" = String, Query, description = "From this time on: RFC 3339, or how long ago (`90s`, `1h30m`, `7d`)"),
+        ("until" = Option<String>, Query, description = "Until this time, in the same forms; now where it is not given"),
+        ("limit" = Option<u32>, Query, description = "How many at most; 50 where it is not given", minimum = 1, maximum = 500),
+    ),
+    responses((status = 200, description = "The occurrences", body = ApiOccurrences), OccurrencesRefused)
+)]
+pub(super) async fn occurrences(
+    State(api): State<Api>,
+    By(caller): By,
+    Name(name): Name,
+    asked: Occurrences,
+) -> Answer {
+    let most = usize::try_from(asked.limit).unwrap_or(usize::MAX);
+    let times = asked.since_ms..=asked.until_ms;
+    let mut found = api.service()?.occurrences(&caller, &name, times, most + 1).await?;
+    let more = found.len() > most;
+    found.truncate(most);
+    let occurrences = found
+        .into_iter()
+        .map(|(at, local)| ApiOccurrence { at: Moment(at), local });
+    Ok(Json(ApiOccurrences {
+        occurrences: occurrences.collect(),
+        more,
+    })
+    .into_response())
 }

@@ -1,7 +1,8 @@
 //! Answers that go on for long: how many there may be, and how they end when the server does.
 
+use std::collections::HashMap;
 use std::hash::{BuildHasher as _, RandomState};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use axum::http::{HeaderName, HeaderValue, header};
@@ -21,6 +22,9 @@ pub(super) const HEARTBEAT: Duration = Duration::from_secs(15);
 pub struct Streams {
     room: Arc<Semaphore>,
     most: usize,
+    /// How many one caller may have, and how many each has.
+    most_each: usize,
+    each: Arc<Mutex<HashMap<String, usize>>>,
     closing: CancellationToken,
 }
 
@@ -28,31 +32,57 @@ pub struct Streams {
 #[derive(Debug)]
 pub(super) struct Open {
     _room: OwnedSemaphorePermit,
+    caller: String,
+    each: Arc<Mutex<HashMap<String, usize>>>,
     /// Is cancelled when the server ends.
     pub(super) closing: CancellationToken,
 }
 
+impl Drop for Open {
+    fn drop(&mut self) {
+        let mut each = self.each.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(count) = each.get_mut(&self.caller) {
+            *count -= 1;
+            if *count == 0 {
+                each.remove(&self.caller);
+            }
+        }
+    }
+}
+
 impl Streams {
-    /// Allows `most` streams, which are to end when `closing` is cancelled.
-    pub fn new(most: usize, closing: CancellationToken) -> Self {
+    /// Allows `most` streams, and each caller `most_each` of them; they are to end when `closing` is cancelled.
+    pub fn new(most: usize, most_each: usize, closing: CancellationToken) -> Self {
         let most = most.min(Semaphore::MAX_PERMITS);
         Self {
             room: Arc::new(Semaphore::new(most)),
             most,
+            most_each,
+            each: Arc::default(),
             closing,
         }
     }
 
-    /// Opens one.
+    /// Opens one for a caller.
     ///
     /// # Errors
-    /// There are as many as may be.
-    pub(super) fn open(&self) -> Result<Open, Problem> {
+    /// There are as many as may be, or the caller has as many.
+    pub(super) fn open(&self, caller: &str) -> Result<Open, Problem> {
+        let mut each = self.each.lock().unwrap_or_else(PoisonError::into_inner);
+        let own = each.get(caller).copied().unwrap_or_default();
+        if own >= self.most_each {
+            return Err(
+                Problem::new(Kind::Streams).detail(format!("{own} of yours are open, and no user may have more"))
+            );
+        }
         let room = Arc::clone(&self.room).try_acquire_owned().map_err(|_| {
             Problem::new(Kind::Streams).detail(format!("{} are open; close some, or ask again later", self.most))
         })?;
+        each.insert(caller.to_owned(), own + 1);
         Ok(Open {
             _room: room,
+            caller: caller.to_owned(),
+            each: Arc::clone(&self.each),
             closing: self.closing.clone(),
         })
     }
@@ -135,13 +165,15 @@ mod tests {
 
     #[test]
     fn there_are_as_many_streams_as_may_be() {
-        let streams = Streams::new(2, CancellationToken::new());
-        let first = streams.open().expect("room");
-        let _second = streams.open().expect("room");
-        assert_eq!(streams.open().expect_err("full").kind(), Kind::Streams);
-        assert_eq!(streams.count(), 2);
+        let streams = Streams::new(3, 2, CancellationToken::new());
+        let first = streams.open("ada").expect("room");
+        let _second = streams.open("ada").expect("room");
+        assert_eq!(streams.open("ada").expect_err("ada has hers").kind(), Kind::Streams);
+        let _third = streams.open("bob").expect("room for others");
+        assert_eq!(streams.open("bob").expect_err("full").kind(), Kind::Streams);
+        assert_eq!(streams.count(), 3);
         drop(first);
-        assert!(streams.open().is_ok());
+        assert!(streams.open("ada").is_ok());
     }
 
     #[test]

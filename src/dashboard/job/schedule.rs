@@ -22,6 +22,9 @@ use super::spec::{Fault, Spec, is_name};
 
 /// The label with a schedule's name that its jobs have.
 pub const LABEL: &str = "schedule";
+/// The variable that says to a schedule's job for which time it was made, in RFC 3339: that of its occurrence, however
+/// late it runs.
+pub const AT: &str = "LABCTL_SCHEDULED_AT";
 /// How late a job is made without being one that was missed: another server may have to take over first.
 pub const ON_TIME_MS: i64 = 60_000;
 /// How far ahead of the clock what is done may be: further means that the clock was wrong then.
@@ -154,7 +157,7 @@ impl Schedule {
                 if !self.parameters.is_empty() {
                     wrong("/parameters", "only a template has parameters".to_owned());
                 }
-                for fault in self.labelled(job.clone()).faults() {
+                for fault in self.labelled(job.clone(), Some(now_ms)).faults() {
                     wrong(&format!("/job{}", fault.pointer), fault.detail);
                 }
             }
@@ -163,9 +166,12 @@ impl Schedule {
         out
     }
 
-    /// Returns a job's document with the label of this schedule.
-    pub fn labelled(&self, mut job: Spec) -> Spec {
+    /// Returns a job's document with the label of this schedule, and with the time of its occurrence where it has one.
+    pub fn labelled(&self, mut job: Spec, at_ms: Option<i64>) -> Spec {
         job.labels.insert(LABEL.to_owned(), self.name.clone());
+        if let Some(at) = at_ms.and_then(|ms| Timestamp::from_millisecond(ms).ok()) {
+            job.env.insert(AT.to_owned(), at.to_string());
+        }
         job
     }
 
@@ -321,6 +327,14 @@ impl Timing {
     /// Returns the next occurrences after a time.
     pub fn upcoming(&self, after_ms: i64, count: usize) -> Vec<i64> {
         std::iter::successors(self.next(after_ms), |at| self.next(*at))
+            .take(count)
+            .collect()
+    }
+
+    /// Returns the occurrences from a time on until another one, both with what is at them; so many at most.
+    pub fn between(&self, since_ms: i64, until_ms: i64, count: usize) -> Vec<i64> {
+        std::iter::successors(self.next(since_ms.saturating_sub(1)), |at| self.next(*at))
+            .take_while(|at| *at <= until_ms)
             .take(count)
             .collect()
     }

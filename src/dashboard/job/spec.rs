@@ -40,9 +40,57 @@ pub struct Spec {
     /// Whether it is held back until it is resumed.
     #[serde(default)]
     pub suspend: bool,
+    /// Which of the jobs that wait begins first.
+    #[serde(default, skip_serializing_if = "Priority::is_normal")]
+    pub priority: Priority,
     /// What it may use.
     #[serde(default)]
     pub limits: Limits,
+}
+
+/// Which of the jobs that wait begins first; of those with the same priority it is the oldest. None is ended for another.
+#[derive(
+    Debug,
+    Clone,
+    Copy,
+    Default,
+    PartialEq,
+    Eq,
+    PartialOrd,
+    Ord,
+    Serialize,
+    Deserialize,
+    clap::ValueEnum,
+    utoipa::ToSchema,
+)]
+#[serde(rename_all = "lowercase")]
+pub enum Priority {
+    /// When nothing else waits.
+    Low,
+    /// As most do.
+    #[default]
+    Normal,
+    /// Before all others.
+    High,
+}
+
+impl Priority {
+    /// Every one, the least first.
+    pub const ALL: [Self; 3] = [Self::Low, Self::Normal, Self::High];
+
+    /// Returns its name in documents.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Low => "low",
+            Self::Normal => "normal",
+            Self::High => "high",
+        }
+    }
+
+    #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes it so")]
+    fn is_normal(&self) -> bool {
+        *self == Self::Normal
+    }
 }
 
 /// What a job may use; a job that wants more is ended.
@@ -248,6 +296,10 @@ mod tests {
         let spec = spec(r#"{"name": "hello", "command": ["true"]}"#).expect("it parses");
         assert!(spec.faults().is_empty());
         assert_eq!(spec.limits, Limits::default());
+        assert_eq!(spec.priority, Priority::Normal);
+        // A server that knows no priorities takes it as it is written again.
+        let written = serde_json::to_string(&spec).expect("JSON");
+        assert!(!written.contains("priority"), "{written}");
     }
 
     #[test]

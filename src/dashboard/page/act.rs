@@ -222,12 +222,28 @@ fn how_many(counted: &Counted) -> String {
 
 /// Says what a page is filtered by; nothing where it is not.
 fn filter_words(address: &str) -> Option<String> {
-    const FILTERS: [&str; 7] = ["state", "q", "owner", "label", "template", "since", "until"];
+    const FILTERS: [&str; 8] = [
+        "state",
+        "q",
+        "owner",
+        "label",
+        "template",
+        "since",
+        "until",
+        "min_duration",
+    ];
     let (_, query) = address.split_once('?')?;
     let pairs = super::query::pairs(query).into_iter();
     let words = pairs
         .filter(|(name, value)| FILTERS.contains(&name.as_str()) && !value.trim().is_empty())
-        .map(|(name, value)| format!("{}: {}", if name == "q" { "text" } else { &name }, value.trim()));
+        .map(|(name, value)| {
+            let name = match name.as_str() {
+                "q" => "text",
+                "min_duration" => "ran at least",
+                name => name,
+            };
+            format!("{name}: {}", value.trim())
+        });
     let words: Vec<String> = words.collect();
     (!words.is_empty()).then(|| words.join(", "))
 }

@@ -12,7 +12,7 @@ use super::show::said;
 use super::visit::{Failure, Form, Visit, Work, secret, see_other};
 use super::words;
 use crate::dashboard::job::JobId;
-use crate::dashboard::job::spec::{Fault, Limits, Spec};
+use crate::dashboard::job::spec::{Fault, Limits, Priority, Spec};
 use crate::dashboard::service::ServiceError;
 use crate::dashboard::store::Created;
 
@@ -27,6 +27,7 @@ struct Draft {
     labels: String,
     retries: String,
     suspend: bool,
+    priority: String,
     seconds: String,
     memory_mib: String,
     cpu_milli: String,
@@ -80,6 +81,7 @@ impl Draft {
             labels: lines(&spec.labels),
             retries: spec.retries.to_string(),
             suspend: spec.suspend,
+            priority: spec.priority.name().to_owned(),
             seconds: limits.seconds.to_string(),
             memory_mib: limits.memory_mib.to_string(),
             cpu_milli: limits.cpu_milli.to_string(),
@@ -99,6 +101,7 @@ impl Draft {
             labels: text("labels"),
             retries: word("retries"),
             suspend: form.one("suspend") == "on",
+            priority: word("priority"),
             seconds: word("seconds"),
             memory_mib: word("memory_mib"),
             cpu_milli: word("cpu_milli"),
@@ -145,6 +148,7 @@ impl Draft {
             output_mib: number("output_mib", &self.output_mib, usual.output_mib),
         };
         let retries = number("retries", &self.retries, 0);
+        let priority = chosen(self);
         let spec = Spec {
             name: self.name.clone(),
             command,
@@ -153,6 +157,7 @@ impl Draft {
             labels: pairs("labels", &self.labels, &mut faults),
             retries,
             suspend: self.suspend,
+            priority,
             limits,
         };
         (spec, faults)
@@ -293,6 +298,11 @@ pub(super) async fn create(visit: Visit, Work(service): Work, body: Bytes) -> Re
                         .push("this form has created a job already; send it again to create another one".to_owned());
                     show(&visit, &typed, &faults, None)
                 }
+                // Nothing that was typed is lost for it.
+                Err(error @ (ServiceError::TooFast { .. } | ServiceError::Full(_))) => {
+                    faults.entry("").or_default().push(error.to_string());
+                    show(&visit, &typed, &faults, key)
+                }
                 Err(error) => visit.failure(error),
             }
         }
@@ -403,12 +413,19 @@ fn fields(draft: &Draft, faults: &Faults) -> Markup {
         (input("name", "Name", &draft.name, faults, "text", &html! { "For people; letters, digits, " code { "-" } ", " code { "_" } " and " code { "." } }, None))
         (area("command", "Command", &draft.command, faults, 4, &html! { "The program and its arguments, quoted as for a shell: " code { "python3 train.py --rate 0.1" } }))
         label.check { input type="checkbox" name="shell" checked[draft.shell]; span { "Run it as a shell script (" code { "sh -c" } "), with variables, pipes and several lines" } }
-        details open[!draft.image.is_empty() || !draft.env.is_empty() || !draft.labels.is_empty() || draft.suspend || ["image", "env", "labels"].iter().any(|name| faults.contains_key(name))] {
-            summary { "Image, environment, labels" }
+        details open[!draft.image.is_empty() || !draft.env.is_empty() || !draft.labels.is_empty() || draft.suspend || !["", "normal"].contains(&draft.priority.as_str()) || ["image", "env", "labels"].iter().any(|name| faults.contains_key(name))] {
+            summary { "Image, environment, labels, priority" }
             (input("image", "Image", &draft.image, faults, "text", &html! { "Where jobs run in containers; empty for the runner's own" }, None))
             (area("env", "Environment", &draft.env, faults, 3, &html! { "One " code { "NAME=value" } " a line. Nothing of the server's own environment is passed on." }))
             (area("labels", "Labels", &draft.labels, faults, 2, &html! { "One " code { "name=value" } " a line, to find the job by" }))
             label.check { input type="checkbox" name="suspend" checked[draft.suspend]; "Hold it back until it is resumed" }
+            label.row { span { "Priority among the jobs that wait" }
+                select name="priority" {
+                    @for priority in Priority::ALL.into_iter().rev() {
+                        option value=(priority.name()) selected[chosen(draft) == priority] { (priority.name()) }
+                    }
+                }
+            }
         }
         fieldset.limits {
             legend { "Limits; a job that wants more is ended" }
@@ -419,6 +436,12 @@ fn fields(draft: &Draft, faults: &Faults) -> Markup {
             (number("retries", "Retries", "0 where empty".to_owned(), 100))
         }
     }
+}
+
+/// Returns the priority that a draft has.
+fn chosen(draft: &Draft) -> Priority {
+    let named = |priority: &Priority| priority.name() == draft.priority;
+    Priority::ALL.into_iter().find(named).unwrap_or_default()
 }
 
 /// Returns the ids of what describes a field, and whether it is wrong.

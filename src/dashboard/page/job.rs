@@ -11,7 +11,7 @@ use super::tail::{self, Tail};
 use super::visit::{Failure, Form, Visit, Work};
 use super::{list, show, words};
 use crate::dashboard::control::now_ms;
-use crate::dashboard::job::spec::Spec;
+use crate::dashboard::job::spec::{Priority, Spec};
 use crate::dashboard::job::{Job, State};
 
 /// Shows a job.
@@ -209,9 +209,15 @@ fn log(job: &Job, tail: &Tail) -> Markup {
                         button #before type="button" aria-label="Previous match" { "↑" }
                         button #after aria-label="Next match" { "↓" }
                     }
+                    select #level aria-label="Find lines that say they are so bad, or worse" {
+                        option value="" { "Any level" }
+                        option value="warn" { "Warnings" }
+                        option value="error" { "Errors" }
+                    }
                     label.check { input #follow type="checkbox" aria-keyshortcuts="f"; "Follow" }
                     label.check { input #wrap type="checkbox" aria-keyshortcuts="w"; "Wrap" }
                     label.check { input #times type="checkbox" aria-keyshortcuts="t"; "Times" }
+                    label.check title="Lines of JSON as a message and its fields" { input #fields type="checkbox"; "Fields" }
                     form #jump { input #line type="text" inputmode="numeric" pattern="[0-9]+" size="7" placeholder="Line" aria-label="Jump to line" aria-keyshortcuts="g"; }
                 }
                 a.button href=(raw) download={ (job.name) "-" (job.id) ".log" } { "Download" }
@@ -257,6 +263,7 @@ fn specification(spec: &Spec) -> Markup {
                         pre { @for (name, value) in &spec.env { (name) "=" (value) "\n" } } } }
                 }
                 dt { "Retries" } dd { (spec.retries) }
+                @if spec.priority != Priority::Normal { dt { "Priority" } dd { (spec.priority.name()) } }
                 dt { "Limits" }
                 dd {
                     (show::length(i64::from(limits.seconds) * 1000)) ", " (limits.memory_mib) " MiB of memory, "

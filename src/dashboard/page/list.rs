@@ -157,6 +157,7 @@ fn filters(visit: &Visit, query: &Query, faults: &Faults) -> Markup {
                         (field("template", "Template", &query.template, "text", ""))
                         (field("since", "Created since (UTC)", &query.since, kind("since", &query.since), ""))
                         (field("until", "Created until (UTC)", &query.until, kind("until", &query.until), ""))
+                        (field("min_duration", "Ran at least", &query.min_duration, "text", "10m"))
                         button { "Apply" }
                     }
                 }
@@ -264,6 +265,7 @@ fn filter_json(query: &Query) -> String {
         "template": filter.template,
         "since": filter.since_ms,
         "until": filter.until_ms,
+        "least": filter.min_duration.map(|least| least.ms),
     })
     .to_string()
 }
@@ -427,7 +429,16 @@ pub(super) mod tests {
         let query: String = form_urlencoded::Serializer::new(String::new())
             .extend_pairs(
                 [
-                    "q", "owner", "label", "template", "since", "until", "state", "limit", "after",
+                    "q",
+                    "owner",
+                    "label",
+                    "template",
+                    "since",
+                    "until",
+                    "min_duration",
+                    "state",
+                    "limit",
+                    "after",
                 ]
                 .map(|name| (name, evil)),
             )
@@ -438,8 +449,8 @@ pub(super) mod tests {
         }
         assert_eq!(
             page.matches("class=\"fault\"").count(),
-            5,
-            "since, until, state, limit, after"
+            6,
+            "since, until, min_duration, state, limit, after"
         );
     }
 

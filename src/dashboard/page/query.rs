@@ -1,4 +1,5 @@
-//! What a list shows, as it stands in the address of its page. Pure.
+//! What a list shows, as it stands in the address of its page. Pure but for the clock, by which it is known how long a
+//! job runs.
 //!
 //! The names are those of `GET /jobs`, so that an address can be taken from one to the other.
 
@@ -8,8 +9,10 @@ use jiff::Timestamp;
 use jiff::civil::Date;
 use jiff::tz::TimeZone;
 
+use crate::dashboard::control::now_ms;
+use crate::dashboard::http::query::duration_ms;
 use crate::dashboard::job::{JobId, State};
-use crate::dashboard::store::Filter;
+use crate::dashboard::store::{Filter, MinDuration};
 
 /// How many jobs a page has where its address does not say so.
 pub(super) const ROWS: u32 = 50;
@@ -35,6 +38,8 @@ pub(super) struct Query {
     pub(super) since: String,
     /// Until this day (with it) or time.
     pub(super) until: String,
+    /// How long it ran at least.
+    pub(super) min_duration: String,
     /// The last job of the page before.
     pub(super) after: Option<JobId>,
     /// Where the pages before began.
@@ -79,6 +84,7 @@ impl Query {
                 "template" => query.template = value,
                 "since" => query.since = value,
                 "until" => query.until = value,
+                "min_duration" => query.min_duration = value,
                 "after" => match value.parse() {
                     Ok(id) => query.after = Some(id),
                     Err(_) => _ = faults.insert("after", "the page cannot be found: begin at the first one".to_owned()),
@@ -100,6 +106,10 @@ impl Query {
                 faults.insert(name, fault);
             }
         }
+        if !query.min_duration.is_empty() && duration_ms(&query.min_duration).is_none() {
+            let right = "a length of time is such as 90s, 10m, 1h30m or 2d".to_owned();
+            faults.insert("min_duration", right);
+        }
         (query, faults)
     }
 
@@ -114,6 +124,7 @@ impl Query {
             template: given(&self.template),
             since_ms: time(&self.since, false).unwrap_or_default(),
             until_ms: time(&self.until, true).unwrap_or_default(),
+            min_duration: duration_ms(&self.min_duration).map(|ms| MinDuration { ms, now_ms: now_ms() }),
         }
     }
 
@@ -135,9 +146,10 @@ impl Query {
             template,
             since,
             until,
+            min_duration,
             ..
         } = self;
-        [owner, labels, template, since, until]
+        [owner, labels, template, since, until, min_duration]
             .iter()
             .any(|text| !text.is_empty())
     }
@@ -202,6 +214,7 @@ impl Query {
             ("template", &self.template),
             ("since", &self.since),
             ("until", &self.until),
+            ("min_duration", &self.min_duration),
         ];
         for (name, value) in texts {
             if !value.is_empty() {

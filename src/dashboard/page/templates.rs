@@ -117,6 +117,10 @@ pub(super) async fn run(visit: Visit, Work(service): Work, Path(name): Path<Stri
             faults.entry(String::new()).or_default().push(again.to_owned());
             show(&visit, &kept, &inputs, &faults, None)
         }
+        Err(error @ (ServiceError::TooFast { .. } | ServiceError::Full(_))) => {
+            faults.entry(String::new()).or_default().push(error.to_string());
+            show(&visit, &kept, &inputs, &faults, key)
+        }
         Err(error) => visit.failure(error),
     }
 }

@@ -139,6 +139,9 @@ impl From<ServiceError> for Failure {
             ServiceError::Store(StoreError::Unavailable(_) | StoreError::Timeout(_) | StoreError::LeaseLost) => {
                 unavailable("The database does not answer")
             }
+            ServiceError::TooFast { .. } => {
+                Self::new(StatusCode::TOO_MANY_REQUESTS, "No more jobs for the moment", text)
+            }
             ServiceError::Full(_) => {
                 Self::new(StatusCode::INSUFFICIENT_STORAGE, "There is no room left for jobs", text)
             }

@@ -21,6 +21,7 @@ mod pause;
 mod trouble;
 mod watch;
 
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -39,7 +40,7 @@ use self::cache::Cache;
 use self::desired::Defaults;
 use self::trouble::NotCreated;
 use super::{Batch, Runner, RunnerError, Told};
-use crate::dashboard::job::spec::Spec;
+use crate::dashboard::job::spec::{Priority, Spec};
 use crate::dashboard::job::{Job, Phase, Seen, State};
 
 /// How long the API server may take to accept a connection.
@@ -58,6 +59,8 @@ pub struct Settings {
     pub namespace: Option<String>,
     /// The image of jobs that name none.
     pub image: Option<String>,
+    /// The `PriorityClass` of priorities that have one.
+    pub priority_classes: BTreeMap<Priority, String>,
     /// How long silence is borne.
     pub limits: Limits,
 }
@@ -116,7 +119,10 @@ impl Kubernetes {
         config.read_timeout = None;
         let namespace = settings.namespace.unwrap_or_else(|| config.default_namespace.clone());
         let client = Client::try_from(config).context("make a client of the API server")?;
-        let defaults = Defaults { image: settings.image };
+        let defaults = Defaults {
+            image: settings.image,
+            priority_classes: settings.priority_classes,
+        };
         Ok(Self::new(client, namespace, defaults, settings.limits))
     }
 

@@ -5,7 +5,8 @@
 //! directory what became of it (`place`). A server that is stopped leaves its jobs instead, and the next one takes them
 //! up (`lifeline`).
 //!
-//! As many jobs run at once as there are slots; the others wait, oldest first.
+//! As many jobs run at once as there are slots; of the others the next one is that with the highest priority, and of those
+//! the oldest.
 
 mod end;
 mod entry;
@@ -17,6 +18,7 @@ mod place;
 pub mod stage;
 mod tree;
 
+use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
 use std::num::NonZeroUsize;
@@ -35,7 +37,7 @@ use self::entry::{Entry, Keeper, nothing};
 use self::place::{Instructions, Life, Order, Place, Record, private_dir};
 use super::{Batch, Runner, RunnerError, Told};
 use crate::config;
-use crate::dashboard::job::spec::Spec;
+use crate::dashboard::job::spec::{Priority, Spec};
 use crate::dashboard::job::{Job, JobId, State, clipped, reason};
 use crate::dashboard::log::{Line, Stream};
 use crate::drive::files::Lock;
@@ -78,8 +80,8 @@ struct Inner {
 #[derive(Default)]
 struct Jobs {
     all: BTreeMap<JobId, Entry>,
-    /// Those that wait for a slot, oldest first.
-    waiting: BTreeSet<JobId>,
+    /// Those that wait for a slot, the next one first.
+    waiting: BTreeSet<(Reverse<Priority>, JobId)>,
     /// How many keepers live.
     running: usize,
     /// Those that have not been told since they changed.
@@ -88,6 +90,14 @@ struct Jobs {
     forgotten: BTreeSet<JobId>,
     /// The server stops: nothing is begun any more.
     leaving: bool,
+}
+
+impl Jobs {
+    fn stop_waiting(&mut self, id: JobId) {
+        for priority in Priority::ALL {
+            self.waiting.remove(&(Reverse(priority), id));
+        }
+    }
 }
 
 impl ProcessRunner {
@@ -179,7 +189,9 @@ impl ProcessRunner {
     /// Begins jobs that wait, as long as there are slots.
     fn fill_slots(&self, jobs: &mut Jobs) {
         while jobs.running < self.0.slots && !jobs.leaving {
-            let Some(id) = jobs.waiting.pop_first() else { return };
+            let Some((_, id)) = jobs.waiting.pop_first() else {
+                return;
+            };
             let Some(entry) = jobs.all.get_mut(&id) else { continue };
             let Some(spec) = entry.spec.clone() else { continue };
             let (sender, orders) = mpsc::unbounded_channel();
@@ -190,12 +202,13 @@ impl ProcessRunner {
     }
 
     fn wait_for_slot(&self, jobs: &mut Jobs, id: JobId) {
-        let ready = jobs
-            .all
-            .get(&id)
-            .is_some_and(|entry| entry.spec.is_some() && !entry.held && !entry.lives() && !entry.is_final());
-        if ready {
-            jobs.waiting.insert(id);
+        if let Some(entry) = jobs.all.get(&id)
+            && let Some(turn) = entry.turn(id)
+            && !entry.held
+            && !entry.lives()
+            && !entry.is_final()
+        {
+            jobs.waiting.insert(turn);
             self.fill_slots(jobs);
         }
         self.tell(jobs, id);
@@ -351,7 +364,7 @@ impl ProcessRunner {
             return Err(RunnerError::Unavailable(anyhow!("the job {id} still runs")));
         }
         jobs.all.remove(&id);
-        jobs.waiting.remove(&id);
+        jobs.stop_waiting(id);
         jobs.changed.remove(&id);
         jobs.forgotten.insert(id);
         if jobs.forgotten.len() > FORGOTTEN {
@@ -438,7 +451,7 @@ impl Runner for ProcessRunner {
                 jobs.all.remove(&id);
             }
         }
-        jobs.waiting.remove(&id);
+        jobs.stop_waiting(id);
         self.tell(&mut jobs, id);
         Ok(())
     }
@@ -453,7 +466,7 @@ impl Runner for ProcessRunner {
         entry.held = suspend;
         if suspend {
             entry.order(Order::Hold);
-            jobs.waiting.remove(&id);
+            jobs.stop_waiting(id);
             self.tell(&mut jobs, id);
         } else {
             self.wait_for_slot(&mut jobs, id);

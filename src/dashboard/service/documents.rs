@@ -4,6 +4,8 @@
 //! and nobody else's exist. Names of either are unique in the dashboard. A new dashboard has one template, `hello`, to be
 //! tried and copied.
 
+use std::ops::RangeInclusive;
+
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
@@ -11,7 +13,7 @@ use serde_json::{Map, Value};
 use super::{Caller, Result, Service, ServiceError, checked_key};
 use crate::dashboard::control::{fire, now_ms};
 use crate::dashboard::job::JobId;
-use crate::dashboard::job::schedule::Schedule;
+use crate::dashboard::job::schedule::{Concurrency, Schedule};
 use crate::dashboard::job::spec::Fault;
 use crate::dashboard::job::template::{Origin, Template};
 use crate::dashboard::store::documents::{Document, Kind, Mark, NewDocument};
@@ -283,7 +285,7 @@ impl Service {
         let mut faults = schedule.faults(now_ms());
         if schedule.job.is_none()
             && schedule.template.is_some()
-            && let Err(found) = fire::prepared(&*self.0.store, schedule).await?
+            && let Err(found) = fire::prepared(&*self.0.store, schedule, None).await?
         {
             faults.extend(found);
         }
@@ -358,7 +360,7 @@ impl Service {
     /// [`ServiceError::Missing`], [`ServiceError::Faulty`], and those of [`Service::create`].
     pub async fn run_schedule(&self, caller: &Caller, name: &str, key: Option<String>) -> Result<Created> {
         let schedule: Kept<Schedule> = kept(self.own(caller, Kind::Schedule, name).await?)?;
-        let prepared = fire::prepared(&*self.0.store, &schedule.document).await?;
+        let prepared = fire::prepared(&*self.0.store, &schedule.document, None).await?;
         let (spec, origin) = prepared.map_err(|faults| ServiceError::Faulty(Kind::Schedule, faults))?;
         let asked = text(&("schedule", name))?;
         let key = key.map(|key| checked_key(key, asked.as_bytes(), None)).transpose()?;
@@ -368,6 +370,67 @@ impl Service {
             admin: false,
         };
         self.create_from(&owner, spec, key, origin, None).await
+    }
+
+    /// Returns the occurrences of a schedule from a time on until another one, both in milliseconds since 1970, with how its
+    /// time zone writes them; so many at most.
+    ///
+    /// # Errors
+    /// [`ServiceError::Missing`], [`ServiceError::State`] where it cannot be understood, [`ServiceError::Store`].
+    pub async fn occurrences(
+        &self,
+        caller: &Caller,
+        name: &str,
+        times: RangeInclusive<i64>,
+        count: usize,
+    ) -> Result<Vec<(i64, String)>> {
+        let schedule: Kept<Schedule> = kept(self.own(caller, Kind::Schedule, name).await?)?;
+        let timing = schedule.document.timing().map_err(ServiceError::State)?;
+        let found = timing.between(*times.start(), *times.end(), count).into_iter();
+        Ok(found.map(|at| (at, timing.local(at))).collect())
+    }
+
+    /// Makes the job of an occurrence that is over, such as one that came before the schedule was there. There is one job
+    /// of each, whoever asked for it first. Where the schedule has one job run at a time, none is made beside another.
+    ///
+    /// # Errors
+    /// [`ServiceError::Parameter`] where the schedule is not due at that time or it has not come,
+    /// [`ServiceError::State`] where another job of it has not ended, and those of [`Service::run_schedule`].
+    pub async fn run_occurrence(&self, caller: &Caller, name: &str, at_ms: i64) -> Result<Created> {
+        let schedule: Kept<Schedule> = kept(self.own(caller, Kind::Schedule, name).await?)?;
+        let timing = schedule.document.timing().map_err(ServiceError::State)?;
+        if timing.between(at_ms, at_ms, 1).is_empty() {
+            return Err(ServiceError::Parameter(
+                "`at` is no time at which the schedule is due".to_owned(),
+            ));
+        }
+        if at_ms > now_ms() {
+            return Err(ServiceError::Parameter("`at` has not come yet".to_owned()));
+        }
+        let key = fire::key(name, at_ms);
+        if let Some(job) = self.0.store.keyed(&schedule.owner, &key).await? {
+            return Ok(Created::Replayed(job));
+        }
+        let prepared = fire::prepared(&*self.0.store, &schedule.document, Some(at_ms)).await?;
+        let (spec, origin) = prepared.map_err(|faults| ServiceError::Faulty(Kind::Schedule, faults))?;
+        if schedule.document.concurrency != Concurrency::Allow
+            && let Some(job) = self
+                .0
+                .control
+                .unended(&schedule.document, &schedule.owner)
+                .await?
+                .first()
+        {
+            return Err(ServiceError::State(format!(
+                "one job of the schedule runs at a time, and job {} has not ended",
+                job.id
+            )));
+        }
+        let owner = Caller {
+            name: schedule.owner,
+            admin: false,
+        };
+        self.create_from(&owner, spec, Some(key), origin, None).await
     }
 
     /// Deletes a schedule. Its jobs stay.

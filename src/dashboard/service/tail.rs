@@ -8,6 +8,7 @@ use serde_json::{Map, Value};
 use super::{Caller, Result, Service, ServiceError};
 use crate::dashboard::job::{Job, JobId};
 use crate::dashboard::log::hub::{Found, Tap, Want};
+use crate::dashboard::log::level::Level;
 use crate::dashboard::log::{Chunk, Line, Stream};
 use crate::dashboard::store::{Scope, StoreError};
 
@@ -35,6 +36,10 @@ pub struct Select {
     pub until_us: Option<i64>,
     /// Only lines of this attempt, from 1.
     pub attempt: Option<u32>,
+    /// Only lines written there.
+    pub stream: Option<Stream>,
+    /// Only lines that say they are so bad, or worse.
+    pub level: Option<Level>,
     /// Only lines that this matches, in time linear in the line's length.
     pub grep: Option<Regex>,
     /// Whether to wait for lines that are not written yet.
@@ -46,6 +51,10 @@ impl Select {
         self.since_us.is_none_or(|since| line.at_us >= since)
             && self.until_us.is_none_or(|until| line.at_us < until)
             && self.attempt.is_none_or(|attempt| line.attempt == attempt)
+            && self.stream.is_none_or(|stream| line.stream == stream)
+            && self
+                .level
+                .is_none_or(|least| Level::of(&line.bytes).is_some_and(|level| level >= least))
             && self.grep.as_ref().is_none_or(|grep| grep.is_match(&line.bytes))
     }
 }

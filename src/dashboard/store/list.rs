@@ -1,6 +1,6 @@
 //! How a page of a list is found: the same for both databases.
 //!
-//! Every condition that has an index (owner and state, a label, a template, a text) could lead: its ids are walked from
+//! Every condition that has an index (owner and state, a label, a template, how long it ran, a text) could lead: its ids are walked from
 //! the newest on, and the row of each is asked for the other conditions. Which one leads is not guessed from statistics,
 //! which are wrong when it matters. Where there are several, it is looked how far the next so many ids of each come, which
 //! costs little beside reading rows: all that is wanted is among the ids of every one of them, so whichever comes farthest
@@ -16,16 +16,18 @@ use async_trait::async_trait;
 use self::sql::Maker;
 use super::gram::Sought;
 use super::listed::{self, Key, Listed, Rows};
-use super::{Filter, Page, Scope, StoreError};
+use super::{Filter, MinDuration, Page, Scope, StoreError};
 use crate::dashboard::job::{Job, JobId, State};
 
 /// How many ids the first walk of each index has at most, and how much longer every next one is.
 const FIRST_WALK: i64 = 2048;
 const LONGER: i64 = 8;
+/// How many ids the first walk has at least where a text alone is wanted.
+const SHORT_WALK: i64 = 256;
 /// Finding a text in PostgreSQL's index over texts takes about as long as reading one row of so many of all that there
 /// are: where another index has no more left than that, it is walked instead.
 const TEXT_SHARE: i64 = 64;
-/// The most rows that are read instead.
+/// The most rows that are read instead, in either database.
 const TEXT_WALK: i64 = 4096;
 /// Up to so many ids that another index has left are compared with those that the text's index finds, before rows are
 /// read.
@@ -169,6 +171,7 @@ struct Wanted {
     states: Vec<State>,
     template: Option<String>,
     labels: Vec<(String, String)>,
+    min_duration: Option<MinDuration>,
     text: Option<Text>,
     limit: i64,
 }
@@ -210,6 +213,7 @@ impl Wanted {
             states,
             template: filter.template.clone(),
             labels: filter.labels.clone().into_iter().collect(),
+            min_duration: filter.min_duration,
             text: None,
             limit: page.limit.into(),
         })
@@ -248,6 +252,9 @@ impl Wanted {
         if self.template.is_some() {
             leads.push(Lead::Template);
         }
+        if self.min_duration.is_some() {
+            leads.push(Lead::Long);
+        }
         if leads.is_empty() {
             leads.push(Lead::All);
         }
@@ -283,13 +290,15 @@ enum Lead {
     OwnerState,
     Label(usize),
     Template,
+    /// How long jobs ran.
+    Long,
     Text,
 }
 
 impl Lead {
     /// Returns whether the index is one of the table of jobs.
     fn is_of_jobs(self) -> bool {
-        matches!(self, Self::All | Self::OwnerState | Self::Template)
+        matches!(self, Self::All | Self::OwnerState | Self::Template | Self::Long)
     }
 
     /// Returns whether the index answers which states are wanted.
@@ -327,6 +336,16 @@ struct Source<'a, A> {
 }
 
 impl<A: Ask> Source<'_, A> {
+    /// Returns how many jobs there are, or were a moment ago.
+    async fn size(&mut self) -> Result<i64, StoreError> {
+        if let Some(size) = self.rows.size() {
+            return Ok(size);
+        }
+        let size = self.database.size().await?;
+        self.rows.keep_size(size);
+        Ok(size)
+    }
+
     /// Returns the jobs of a statement, newest first; `limit` is how many it has at most.
     async fn jobs(&mut self, statement: &Statement, limit: i64) -> Result<Vec<Listed>, StoreError> {
         if limit > listed::PAGE {
@@ -365,6 +384,12 @@ async fn find<A: Ask>(source: &mut Source<'_, A>, wanted: &Wanted) -> Result<Vec
     let mut found = Vec::new();
     let mut below = wanted.below;
     let mut length = FIRST_WALK.max(wanted.limit * 16);
+    if leads == [Lead::All, Lead::Text] {
+        // What is not in these is in so few names that the text's index finds them soon; the fewer jobs there are, the
+        // sooner.
+        let most = (source.size().await? * 16).isqrt();
+        length = length.min(most.max(SHORT_WALK).max(wanted.limit * 4));
+    }
     loop {
         let mut best: Option<Part> = None;
         for lead in leads.iter().copied() {
@@ -384,7 +409,12 @@ async fn find<A: Ask>(source: &mut Source<'_, A>, wanted: &Wanted) -> Result<Vec
         // There is always one: a text is never alone.
         let Some(part) = best else { return Ok(found) };
         let left = wanted.limit - i64::try_from(found.len()).unwrap_or(i64::MAX);
-        let maker = Maker::new(A::DIALECT, wanted, part.lead, part.oldest, below);
+        let mut maker = Maker::new(A::DIALECT, wanted, part.lead, part.oldest, below);
+        // The rows before had the text too seldom for a page, so its index finds fewer than there are to be read here.
+        let is_beside_text = wanted.text.is_some() && !matches!(part.lead, Lead::Text | Lead::All);
+        if A::DIALECT == Dialect::Sqlite && is_beside_text && part.ends && part.ids > TEXT_WALK {
+            maker = maker.with_text();
+        }
         found.extend(source.jobs(&maker.jobs(left, Some(length)), left).await?);
         if part.ends || i64::try_from(found.len()).is_ok_and(|found| found >= wanted.limit) {
             return Ok(found);
@@ -403,8 +433,11 @@ async fn find<A: Ask>(source: &mut Source<'_, A>, wanted: &Wanted) -> Result<Vec
         // not in every name; but it can be in so many that another index has less left.
         if A::DIALECT == Dialect::Postgres && wanted.text.is_some() {
             let mut best: Option<Part> = None;
+            let walk = (source.size().await? / TEXT_SHARE).clamp(1, TEXT_WALK);
             for lead in leads.iter().copied().filter(|lead| *lead != Lead::Text) {
-                let length = best.map_or(TEXT_IDS, |best| best.ids.max(1));
+                // What a text's index finds is among all jobs in any case.
+                let most = if lead == Lead::All { walk } else { TEXT_IDS };
+                let length = best.map_or(most, |best| best.ids.max(1));
                 let part = look(source.database, wanted, lead, below, length).await?;
                 if part.ends {
                     best = Some(part);
@@ -412,7 +445,6 @@ async fn find<A: Ask>(source: &mut Source<'_, A>, wanted: &Wanted) -> Result<Vec
             }
             let left = wanted.limit - i64::try_from(found.len()).unwrap_or(i64::MAX);
             let maker = |lead| Maker::new(A::DIALECT, wanted, lead, wanted.from, below);
-            let walk = (source.database.size().await? / TEXT_SHARE).clamp(1, TEXT_WALK);
             let statement = match best {
                 Some(best) if best.ids < walk => maker(best.lead).jobs(left, Some(best.ids + 1)),
                 Some(best) => maker(best.lead).with_text().jobs(left, Some(best.ids + 1)),
@@ -457,10 +489,8 @@ pub(super) fn statements(dialect: Dialect, scope: &Scope, filter: &Filter) -> Ve
     }
     let maker = |lead| Maker::new(dialect, &wanted, lead, 1 << 40, 1 << 60);
     let leads = wanted.leads().into_iter();
-    let leads_beside_a_text: Vec<Lead> = match (dialect, &wanted.text) {
-        (Dialect::Postgres, Some(_)) => leads.clone().filter(|lead| *lead != Lead::Text).collect(),
-        _ => Vec::new(),
-    };
+    let beside = |lead: &Lead| wanted.text.is_some() && !matches!(lead, Lead::Text | Lead::All);
+    let leads_beside_a_text: Vec<Lead> = leads.clone().filter(beside).collect();
     leads
         .flat_map(|lead| {
             [
@@ -499,6 +529,7 @@ mod tests {
             labels: [(evil.to_owned(), evil.to_owned()), ("a".into(), "b".into())].into(),
             text: Some(evil.into()),
             template: Some(evil.into()),
+            min_duration: Some(MinDuration { ms: 5000, now_ms: 9 }),
             ..Filter::default()
         };
         let wanted = wanted(&filter);

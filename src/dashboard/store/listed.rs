@@ -7,6 +7,7 @@
 
 use std::ops::Deref;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::time::{Duration, Instant};
 
 use hashlink::LruCache;
 use serde_json::value::RawValue;
@@ -15,6 +16,8 @@ use crate::dashboard::job::{Job, JobId};
 
 /// How many rows are kept: those of eighty pages, in about four megabytes.
 const KEPT: usize = 4096;
+/// How long it is remembered how many jobs there are.
+const SIZE_AGE: Duration = Duration::from_secs(1);
 /// Up to how long a page is worth keeping; exports, which pass every job once, take longer ones.
 pub(super) const PAGE: i64 = 120;
 
@@ -79,19 +82,37 @@ pub(super) struct Key {
     pub(super) version: i64,
 }
 
-/// The rows that were listed lately.
-pub(super) struct Rows(Mutex<LruCache<JobId, Listed>>);
+/// The rows that were listed lately, and how many there were.
+pub(super) struct Rows {
+    rows: Mutex<LruCache<JobId, Listed>>,
+    size: Mutex<Option<(Instant, i64)>>,
+}
 
 impl Default for Rows {
     fn default() -> Self {
-        Self(Mutex::new(LruCache::new(KEPT)))
+        Self {
+            rows: Mutex::new(LruCache::new(KEPT)),
+            size: Mutex::default(),
+        }
     }
 }
 
 impl Rows {
+    /// Returns how many jobs there were a moment ago, where that is known: which way is shorter does not change with every
+    /// job.
+    pub(super) fn size(&self) -> Option<i64> {
+        let known = *self.size.lock().unwrap_or_else(PoisonError::into_inner);
+        known.filter(|(at, _)| at.elapsed() < SIZE_AGE).map(|(_, size)| size)
+    }
+
+    /// Takes note of how many jobs there are.
+    pub(super) fn keep_size(&self, size: i64) {
+        *self.size.lock().unwrap_or_else(PoisonError::into_inner) = Some((Instant::now(), size));
+    }
+
     /// Returns the rows that are kept in these versions, and the ids of the others.
     pub(super) fn known(&self, keys: &[Key]) -> (Vec<Listed>, Vec<i64>) {
-        let mut rows = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut rows = self.rows.lock().unwrap_or_else(PoisonError::into_inner);
         let (mut known, mut unknown) = (Vec::with_capacity(keys.len()), Vec::new());
         for key in keys {
             match rows.get(&key.id).filter(|row| row.version == key.version) {
@@ -104,7 +125,7 @@ impl Rows {
 
     /// Keeps rows.
     pub(super) fn keep(&self, new: &[Listed]) {
-        let mut rows = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut rows = self.rows.lock().unwrap_or_else(PoisonError::into_inner);
         for row in new {
             // Somebody may have read a later version meanwhile.
             if rows.peek(&row.id).is_none_or(|kept| kept.version < row.version) {

@@ -300,6 +300,17 @@ impl JobStore for Sqlite {
         self.write_new(job).await
     }
 
+    async fn keyed(&self, owner: &str, key: &super::Key) -> Result<Option<Job>, StoreError> {
+        let sql = "SELECT id, body FROM job_keys WHERE owner = ? AND key = ?";
+        let query = sqlx::query(sql).bind(owner.to_owned()).bind(key.key.clone());
+        let rows = self.reader().await?.all(query).await?;
+        let Some(known) = rows.first() else { return Ok(None) };
+        if get::<_, Vec<u8>>(known, 1)? != key.body {
+            return Err(StoreError::KeyReused);
+        }
+        self.job(row::id(get(known, 0)?)?, &Scope::All).await
+    }
+
     async fn job(&self, id: JobId, scope: &Scope) -> Result<Option<Job>, StoreError> {
         let mut reader = self.reader().await?;
         let owner = match scope {
@@ -450,6 +461,7 @@ mod tests {
 
     use super::*;
     use crate::dashboard::job::State;
+    use crate::dashboard::store::MinDuration;
 
     #[tokio::test]
     async fn every_list_walks_along_an_index_in_order() {
@@ -459,7 +471,7 @@ mod tests {
             .expect("opened");
         let mut reader = store.reader().await.expect("a connection");
         let mut seen = 0;
-        for bits in 0..64_u32 {
+        for bits in 0..128_u32 {
             let filter = Filter {
                 states: match bits & 3 {
                     0 => vec![],
@@ -474,6 +486,7 @@ mod tests {
                 },
                 text: (bits & 16 > 0).then(|| "night".to_owned()),
                 template: (bits & 32 > 0).then(|| "etl".to_owned()),
+                min_duration: (bits & 64 > 0).then_some(MinDuration { ms: 60_000, now_ms: 9 }),
                 ..Filter::default()
             };
             for statement in list::statements(Dialect::Sqlite, &Scope::All, &filter) {

@@ -76,6 +76,8 @@ impl Chart {
         if self.in_own_cluster() {
             // Nodes of other clusters publish no port of ours.
             values["service"] = json!({"type": "NodePort", "nodePort": 30080});
+            // They are the whole cluster's, where others may make the rules.
+            values["runner"]["kubernetes"]["priorityClasses"] = json!({"create": true});
         }
         Ok(values)
     }

@@ -2,8 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use labctl::dashboard::job::{Job, JobId, State};
-use labctl::dashboard::store::{Filter, JobStore, Listed, NewJob, Page, Scope};
+use labctl::dashboard::job::{Change, Job, JobId, State};
+use labctl::dashboard::store::{Filter, JobStore, Listed, MinDuration, NewJob, Page, Scope};
 
 use super::{BEGIN_MS, Place, bring, create, new_job, on_both, spec, to_state};
 
@@ -36,6 +36,10 @@ fn shown(job: &Job, scope: &Scope, filter: &Filter) -> bool {
             .all(|(name, value)| job.labels.get(name) == Some(value))
         && filter.since_ms.is_none_or(|since| job.id >= JobId::at(since))
         && filter.until_ms.is_none_or(|until| job.id < JobId::at(until))
+        && filter.min_duration.is_none_or(|least| {
+            let end = job.finished_ms.unwrap_or(least.now_ms);
+            job.started_ms.is_some_and(|start| end - start >= least.ms)
+        })
 }
 
 async fn pages(store: &dyn JobStore, scope: &Scope, filter: &Filter, limit: u32) -> Vec<Job> {
@@ -73,8 +77,24 @@ async fn every_combination_of_filters_shows_what_is_wanted(place: &Place) {
         let mut job = create(store, new).await;
         let state = State::ALL[number % 7];
         if job.state != state {
+            // How long it ran is anything from no time to two days, at both edges of each class, too.
+            let lengths = [
+                0,
+                999,
+                1000,
+                59_999,
+                60_000,
+                600_000,
+                3_599_999,
+                21_600_001,
+                172_800_000,
+            ];
+            let change = Change {
+                started_ms: (number % 5 > 0).then(|| BEGIN_MS + 5000 - lengths[number % 9]),
+                ..to_state(state)
+            };
             job = store
-                .change(job.id, 1, &to_state(state))
+                .change(job.id, 1, &change)
                 .await
                 .expect("changed")
                 .expect("it is new");
@@ -102,6 +122,7 @@ async fn every_combination_of_filters_shows_what_is_wanted(place: &Place) {
     ];
     let texts = [None, Some("NIGHT"), Some("d_x-0"), Some("9"), Some("zz")];
     let templates = [None, Some("etl")];
+    let lengths = [None, Some(0), Some(60_000), Some(1_800_000)];
     let times = [(None, None), (Some(BEGIN_MS + 500), Some(BEGIN_MS + 2000))];
     let scopes = [Scope::All, Scope::Owner("ada".into())];
     let mut seen = 0;
@@ -112,7 +133,13 @@ async fn every_combination_of_filters_shows_what_is_wanted(place: &Place) {
                 for labels in &label_sets {
                     for text in texts {
                         for template in templates {
-                            for (since_ms, until_ms) in times {
+                            for ((since_ms, until_ms), length) in
+                                times.into_iter().flat_map(|time| lengths.map(|length| (time, length)))
+                            {
+                                let min_duration = length.map(|ms| MinDuration {
+                                    ms,
+                                    now_ms: BEGIN_MS + 100_000,
+                                });
                                 let filter = Filter {
                                     states: states.clone(),
                                     owner: owner.map(str::to_owned),
@@ -121,6 +148,7 @@ async fn every_combination_of_filters_shows_what_is_wanted(place: &Place) {
                                     template: template.map(str::to_owned),
                                     since_ms,
                                     until_ms,
+                                    min_duration,
                                 };
                                 let expected: Vec<&Job> =
                                     jobs.iter().filter(|job| shown(job, scope, &filter)).collect();
@@ -136,7 +164,7 @@ async fn every_combination_of_filters_shows_what_is_wanted(place: &Place) {
         }
     }
     assert!(
-        combinations > 900 && seen > 5000,
+        combinations > 3600 && seen > 15_000,
         "{combinations} combinations showed {seen} jobs"
     );
 }

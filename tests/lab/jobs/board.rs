@@ -1,5 +1,6 @@
 //! A dashboard without its HTTP, on the lab's cluster: the rights that the chart gives, SQLite, and the Kubernetes runner.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
@@ -121,6 +122,7 @@ impl Board {
             kubeconfig: Some(kubeconfig),
             namespace: Some(NAMESPACE.to_owned()),
             image: Some(place.image.clone()),
+            priority_classes: BTreeMap::new(),
             limits,
         })
         .await?;
@@ -137,7 +139,7 @@ impl Board {
             "test".to_owned(),
             Keep::default(),
         );
-        let service = Service::new(store, runner, control.clone(), hub).await?;
+        let service = Service::new(store, runner, control.clone(), hub, None).await?;
         let work = tokio::spawn(async move { control.run().await });
         Ok(Self { service, health, work })
     }

@@ -16,7 +16,7 @@ use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use serde_json::{Value, json};
 
-use crate::dashboard::job::spec::{Limits, Spec};
+use crate::dashboard::job::spec::{Limits, Priority, Spec};
 use crate::dashboard::job::{Job, JobId, State};
 
 /// The label that says who looks after an object, and its value on the dashboard's.
@@ -54,6 +54,8 @@ const FORGET_AFTER: i32 = 120;
 pub struct Defaults {
     /// The image of a job that names none.
     pub image: Option<String>,
+    /// The `PriorityClass` of a job's pod, for priorities that have one. Without one its pods wait as all others do.
+    pub priority_classes: BTreeMap<Priority, String>,
 }
 
 /// What the name of every Job begins with; the rest is the job's id.
@@ -120,7 +122,10 @@ pub fn job(job: &Job, spec: &Spec, defaults: &Defaults) -> Result<KubeJob, Strin
                     labels: Some(labels),
                     ..ObjectMeta::default()
                 }),
-                spec: Some(pod(job, spec, image)),
+                spec: Some(PodSpec {
+                    priority_class_name: defaults.priority_classes.get(&spec.priority).cloned(),
+                    ..pod(job, spec, image)
+                }),
             },
             ..JobSpec::default()
         }),
@@ -268,6 +273,7 @@ mod tests {
     fn built(row: &Job, json: Value) -> Value {
         let defaults = Defaults {
             image: Some("registry.example/box:1".to_owned()),
+            priority_classes: [(Priority::High, "first".to_owned())].into(),
         };
         serde_json::to_value(job(row, &spec(json), &defaults).expect("built")).expect("an object")
     }
@@ -346,6 +352,17 @@ mod tests {
             ..row()
         };
         assert_eq!(built(&row, held)["spec"]["suspend"], true);
+    }
+
+    #[test]
+    fn a_priority_is_the_class_that_stands_for_it_or_none() {
+        for (priority, class) in [("high", json!("first")), ("normal", Value::Null), ("low", Value::Null)] {
+            let object = built(&row(), json!({"name": "a", "command": ["x"], "priority": priority}));
+            assert_eq!(
+                object["spec"]["template"]["spec"]["priorityClassName"], class,
+                "{priority}"
+            );
+        }
     }
 
     #[test]

@@ -90,6 +90,7 @@ impl Fake {
         let client = kube::Client::new(Gate(self.clone(), router), "demo");
         let defaults = Defaults {
             image: Some("box:1".to_owned()),
+            ..Defaults::default()
         };
         Kubernetes::new(client, "demo", defaults, Limits::default())
     }

@@ -1,10 +1,12 @@
 //! What the runner knows of one job, and how it tells it.
 
+use std::cmp::Reverse;
+
 use tokio::sync::{mpsc, watch};
 
 use super::place::{Life, Order, Record};
-use crate::dashboard::job::spec::Spec;
-use crate::dashboard::job::{Phase, Seen, reason};
+use crate::dashboard::job::spec::{Priority, Spec};
+use crate::dashboard::job::{JobId, Phase, Seen, reason};
 
 /// A job that the runner knows.
 pub(super) struct Entry {
@@ -36,6 +38,11 @@ impl Entry {
             keeper: Keeper::None,
             rings: watch::Sender::new(0),
         }
+    }
+
+    /// Returns its place among those that wait; nothing where it is not known what it runs.
+    pub(super) fn turn(&self, id: JobId) -> Option<(Reverse<Priority>, JobId)> {
+        self.spec.as_ref().map(|spec| (Reverse(spec.priority), id))
     }
 
     pub(super) fn lives(&self) -> bool {

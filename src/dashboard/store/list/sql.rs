@@ -3,6 +3,26 @@
 use super::{Bind, Dialect, Lead, Statement, Wanted, columns};
 use crate::dashboard::job::State;
 
+/// Jobs that have ended are found by how long they ran in classes: those that ran shorter than the first of these, in
+/// milliseconds, those from it on and shorter than the second, and so on. The index `jobs_lasted` has these numbers.
+const CLASSES_MS: [i64; 7] = [1000, 10_000, 60_000, 600_000, 3_600_000, 21_600_000, 86_400_000];
+/// The class of a row, as the index has it.
+const SQLITE_CLASS: &str = "((finished_ms - started_ms >= 1000) + (finished_ms - started_ms >= 10000) \
+    + (finished_ms - started_ms >= 60000) + (finished_ms - started_ms >= 600000) \
+    + (finished_ms - started_ms >= 3600000) + (finished_ms - started_ms >= 21600000) \
+    + (finished_ms - started_ms >= 86400000))";
+const POSTGRES_CLASS: &str = "width_bucket(finished_ms - started_ms, \
+    '{1000,10000,60000,600000,3600000,21600000,86400000}'::bigint[])";
+
+/// A part of an index.
+struct Arm {
+    index: &'static str,
+    /// Its columns with the values that they have.
+    equal: Vec<(&'static str, Bind)>,
+    /// Of which rows the index is, where it is not of all.
+    only: &'static str,
+}
+
 /// Makes statements for one walk.
 pub(super) struct Maker<'a> {
     dialect: Dialect,
@@ -40,21 +60,25 @@ impl<'a> Maker<'a> {
             || (self.lead != Lead::OwnerState && wanted.owner.is_some())
             || (!self.lead.has_states() && !wanted.states.is_empty())
             || (self.lead != Lead::Template && wanted.template.is_some())
+            || wanted.min_duration.is_some()
             || (0..wanted.labels.len()).any(|place| self.lead != Lead::Label(place))
     }
 
     /// Keeps to what a text's index finds as well: the ids of both are compared, and rows read where they are the same.
-    /// For PostgreSQL, whose index over texts has no order.
     pub(super) fn with_text(mut self) -> Self {
         self.with_text = true;
         self
     }
 
+    /// Returns whether the walk goes along several parts of an index.
+    fn merges(&self) -> bool {
+        self.lead == Lead::Long || self.lead.has_states() && self.wanted.states.len() > 1
+    }
+
     /// Returns whether PostgreSQL can run the statement in one way alone. A walk over several states it merges in one way
     /// or another, and how it finds texts depends on how often there are such.
     fn has_one_plan(&self) -> bool {
-        let several = self.lead.has_states() && self.wanted.states.len() > 1;
-        self.dialect == Dialect::Postgres && self.lead != Lead::Text && !several && !self.with_text
+        self.dialect == Dialect::Postgres && self.lead != Lead::Text && !self.merges() && !self.with_text
     }
 
     /// Asks for the jobs of the walk that meet all conditions, the newest `limit` of them; `ids` says how many ids the
@@ -80,22 +104,27 @@ impl<'a> Maker<'a> {
         } else {
             // Where SQLite can put the walk and the rows into one loop, it comes out in order and ends when it may; a
             // limit within would keep it from that. Several states it merges only where there is one.
-            let merges = self.lead.has_states() && self.wanted.states.len() > 1;
-            let ids = ids.filter(|_| self.dialect == Dialect::Postgres || merges);
+            let ids = ids.filter(|_| self.dialect == Dialect::Postgres || self.merges());
             self.push(columns!("j"));
             self.push(" FROM (");
-            if self.with_text {
-                self.push("SELECT w.id FROM (");
+            if self.with_text && self.dialect == Dialect::Postgres {
+                self.push("SELECT i.id FROM (SELECT w.id FROM (");
                 self.ids(ids);
                 self.push(") w INTERSECT ");
                 self.found();
+                self.push(") i ORDER BY i.id DESC OFFSET 0");
             } else {
                 self.ids(ids);
             }
             self.push(match self.dialect {
                 // CROSS JOIN keeps SQLite from turning the tables around.
                 Dialect::Sqlite => ") d CROSS JOIN jobs j ON j.id = d.id WHERE true",
-                Dialect::Postgres => ") d JOIN jobs j ON j.id = d.id WHERE true",
+                // Nor can PostgreSQL turn around what looks up one row for each.
+                Dialect::Postgres => concat!(
+                    ") d CROSS JOIN LATERAL (SELECT ",
+                    columns!("jobs"),
+                    " FROM jobs WHERE jobs.id = d.id LIMIT 1) j WHERE true"
+                ),
             });
         }
         self.rest();
@@ -154,12 +183,13 @@ impl<'a> Maker<'a> {
                 );
             }
             Lead::OwnerState => self.owner_state(limit),
+            Lead::Long => self.long(limit),
             Lead::Text => self.text(limit),
         }
     }
 
     fn owner_state(&mut self, limit: Option<i64>) {
-        let owner: Vec<(&str, Bind)> = self
+        let owner: Vec<(&'static str, Bind)> = self
             .wanted
             .owner
             .iter()
@@ -174,31 +204,70 @@ impl<'a> Maker<'a> {
     }
 
     /// Writes a walk along the entries of an index in the states that are wanted.
-    fn states(&mut self, index: &str, with_states: &str, equal: &[(&str, Bind)], limit: Option<i64>) {
+    fn states(
+        &mut self,
+        index: &'static str,
+        with_states: &'static str,
+        equal: &[(&'static str, Bind)],
+        limit: Option<i64>,
+    ) {
         let states = &self.wanted.states;
         if states.is_empty() {
             return self.walk("jobs", index, equal, limit);
         }
         let arm = |state: &State| {
             let state = ("state", Bind::State(state.number()));
-            equal.iter().cloned().chain([state]).collect::<Vec<_>>()
+            Arm {
+                index: with_states,
+                equal: equal.iter().cloned().chain([state]).collect(),
+                only: "",
+            }
         };
         let arms: Vec<_> = states.iter().map(arm).collect();
-        if let [equal] = &arms[..] {
-            return self.walk("jobs", with_states, equal, limit);
+        if let [arm] = &arms[..] {
+            return self.walk("jobs", with_states, &arm.equal, limit);
         }
-        // Each state is ordered by itself, and the database merges them: SQLite where all are told to be ordered at their
-        // end alone, PostgreSQL where each is.
-        for (place, equal) in arms.iter().enumerate() {
+        self.merge(&arms, limit);
+    }
+
+    /// Writes a walk along jobs that may have run so long: those of its length and of longer ones, and those that have
+    /// not ended.
+    fn long(&mut self, limit: Option<i64>) {
+        let least = self.wanted.min_duration.map_or(0, |least| least.ms);
+        let class = match self.dialect {
+            Dialect::Sqlite => SQLITE_CLASS,
+            Dialect::Postgres => POSTGRES_CLASS,
+        };
+        let shortest = CLASSES_MS.iter().filter(|ms| **ms <= least).count();
+        let ended = (shortest..=CLASSES_MS.len()).map(|number| Arm {
+            index: "jobs_lasted",
+            equal: vec![(class, Bind::Number(i64::try_from(number).unwrap_or_default()))],
+            only: "started_ms IS NOT NULL AND finished_ms IS NOT NULL",
+        });
+        let begun = Arm {
+            index: "jobs_begun",
+            equal: Vec::new(),
+            only: "started_ms IS NOT NULL AND finished_ms IS NULL",
+        };
+        let arms: Vec<_> = ended.chain([begun]).collect();
+        self.merge(&arms, limit);
+    }
+
+    /// Writes walks along several parts of indexes as one. Each is ordered by itself, and the database merges them: SQLite
+    /// where all are told to be ordered at their end alone, PostgreSQL where each is.
+    fn merge(&mut self, arms: &[Arm], limit: Option<i64>) {
+        for (place, arm) in arms.iter().enumerate() {
             self.push(if place > 0 { " UNION ALL " } else { "" });
             if self.dialect == Dialect::Sqlite {
-                self.entries("jobs", with_states, equal);
+                self.entries("jobs", arm);
                 continue;
             }
             self.push("SELECT ");
             self.push(if self.whole { columns!("a") } else { "a.id" });
             self.push(" FROM (");
-            self.walk("jobs", with_states, equal, limit);
+            self.entries("jobs", arm);
+            self.push(" ORDER BY id DESC");
+            self.limit(limit);
             self.push(") a");
         }
         self.push(" ORDER BY id DESC");
@@ -226,6 +295,8 @@ impl<'a> Maker<'a> {
                 self.push(" AND m.id >= ");
                 self.bind(Bind::Number(self.from));
                 self.push(" ORDER BY m.id DESC");
+                // It is to be put in order before rows are looked up, of which a page is enough.
+                self.push(if limit.is_none() { " OFFSET 0" } else { "" });
             }
         }
         self.limit(limit);
@@ -241,8 +312,13 @@ impl<'a> Maker<'a> {
     }
 
     /// Writes a walk along an index whose columns have these values.
-    fn walk(&mut self, table: &str, index: &str, equal: &[(&str, Bind)], limit: Option<i64>) {
-        self.entries(table, index, equal);
+    fn walk(&mut self, table: &str, index: &'static str, equal: &[(&'static str, Bind)], limit: Option<i64>) {
+        let arm = Arm {
+            index,
+            equal: equal.to_vec(),
+            only: "",
+        };
+        self.entries(table, &arm);
         self.push(" ORDER BY ");
         if self.compares_rows(table) {
             for (column, _) in equal {
@@ -261,7 +337,8 @@ impl<'a> Maker<'a> {
     }
 
     /// Writes the entries of an index whose columns have these values.
-    fn entries(&mut self, table: &str, index: &str, equal: &[(&str, Bind)]) {
+    fn entries(&mut self, table: &str, arm: &Arm) {
+        let Arm { index, equal, only } = arm;
         self.push("SELECT ");
         self.push(if self.whole { columns!("jobs") } else { "id" });
         self.push(" FROM ");
@@ -304,6 +381,10 @@ impl<'a> Maker<'a> {
             self.push(" = ");
             self.bind(value.clone());
         }
+        if !only.is_empty() {
+            self.push(" AND ");
+            self.push(only);
+        }
     }
 
     fn limit(&mut self, limit: Option<i64>) {
@@ -321,12 +402,17 @@ impl<'a> Maker<'a> {
     /// Writes the conditions that the index does not answer.
     fn rest(&mut self) {
         let wanted = self.wanted;
+        if self.with_text && self.dialect == Dialect::Sqlite {
+            // They are put into a table once, and looked for there before a row is read.
+            self.push(" AND d.id IN (");
+            self.text(None);
+            self.push(")");
+        }
         let row = if self.whole { "d" } else { "j" };
-        // PostgreSQL is to look for a row by its id alone, and not along another index: no index is over these.
-        let (owner, state, template) = match (self.dialect, self.whole) {
-            (Dialect::Postgres, false) => ("j.owner || ''", "j.state + 0", "j.template || ''"),
-            (_, true) => ("d.owner", "d.state", "d.template"),
-            (Dialect::Sqlite, false) => ("j.owner", "j.state", "j.template"),
+        let (owner, state, template) = if self.whole {
+            ("d.owner", "d.state", "d.template")
+        } else {
+            ("j.owner", "j.state", "j.template")
         };
         if self.lead != Lead::OwnerState
             && let Some(wanted) = &wanted.owner
@@ -358,6 +444,12 @@ impl<'a> Maker<'a> {
                 self.bind(Bind::Text(value.clone()));
                 self.push(&format!(" AND l.id = {row}.id LIMIT 1)"));
             }
+        }
+        if let Some(least) = wanted.min_duration {
+            self.push(&format!(" AND coalesce({row}.finished_ms, "));
+            self.bind(Bind::Number(least.now_ms));
+            self.push(&format!(") - {row}.started_ms >= "));
+            self.bind(Bind::Number(least.ms));
         }
         if let Some(text) = &wanted.text {
             let like = match self.dialect {

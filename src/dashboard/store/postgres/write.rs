@@ -160,7 +160,7 @@ impl Postgres {
     }
 
     /// Returns the job that a key was used for.
-    async fn replayed(&self, owner: &str, key: &Key) -> Result<Option<Job>, StoreError> {
+    pub(super) async fn replayed(&self, owner: &str, key: &Key) -> Result<Option<Job>, StoreError> {
         let mut connection = self.connection().await?;
         let sql = concat!(
             "SELECT ",
