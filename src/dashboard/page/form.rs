@@ -419,12 +419,14 @@ fn fields(draft: &Draft, faults: &Faults) -> Markup {
             (area("env", "Environment", &draft.env, faults, 3, &html! { "One " code { "NAME=value" } " a line. Nothing of the server's own environment is passed on." }))
             (area("labels", "Labels", &draft.labels, faults, 2, &html! { "One " code { "name=value" } " a line, to find the job by" }))
             label.check { input type="checkbox" name="suspend" checked[draft.suspend]; "Hold it back until it is resumed" }
-            label.row { span { "Priority among the jobs that wait" }
-                select name="priority" {
+            div.field {
+                label for="priority" { "Priority" }
+                select #priority name="priority" aria-describedby="priority-hint" {
                     @for priority in Priority::ALL.into_iter().rev() {
                         option value=(priority.name()) selected[chosen(draft) == priority] { (priority.name()) }
                     }
                 }
+                span.hint #priority-hint { "Which of the jobs that wait begins first; of those with the same one it is the oldest" }
             }
         }
         fieldset.limits {
