@@ -2,7 +2,7 @@
 //!
 //! | part | what it measures |
 //! |---|---|
-//! | `http` | requests/s and 99th percentiles of GET and POST /jobs, beside FastAPI, SQLAlchemy and uvicorn doing the same |
+//! | `http` | requests/s and 99th percentiles of GET and POST /jobs, beside FastAPI, SQLAlchemy and uvicorn doing the same, and what the store does alone |
 //! | `start` | from the start of the process to the first 200 of GET /jobs |
 //! | `memory` | resident memory with 10,000 jobs and 100 viewers |
 //! | `viewers` | 10,000 viewers that open and close streams, twice: descriptors, threads, memory, and the jobs as before |
@@ -14,13 +14,16 @@ mod load;
 mod process;
 
 use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
+use labctl::dashboard::control::now_ms;
 use labctl::dashboard::job::spec::{Limits, Priority, Spec};
 use labctl::dashboard::job::{Change, JobId, State};
 use labctl::dashboard::store::sqlite::{Settings, Sqlite};
-use labctl::dashboard::store::{self, Created, JobStore, NewJob};
+use labctl::dashboard::store::{self, Created, Filter, JobStore, NewJob, Page, Scope};
 
 use self::load::{Ask, Load};
 use self::process::{Peer, Server};
@@ -251,12 +254,73 @@ async fn http(cluster: Option<&postgres::Cluster>) -> Result<()> {
             ensure!(a.failed == 0, "labctl failed {} times", a.failed);
         }
     }
+    let store = store::open(&url, Settings::default()).await?;
+    alone(&store).await?;
     say(&format!(
         "resident memory now: labctl {} MiB, FastAPI {} MiB",
         ours.resident()?.all >> 10,
         theirs.resident()?.all >> 10
     ));
     Ok(())
+}
+
+/// Measures what the store does by itself, asked by this process without HTTP: no server can answer faster than this.
+async fn alone(store: &Arc<dyn JobStore>) -> Result<()> {
+    let page = Page { after: None, limit: 50 };
+    for connections in CONNECTIONS {
+        let (listed, created) = (AtomicU32::new(0), AtomicU32::new(0));
+        let list = async || {
+            store.list(&Scope::All, &Filter::default(), page).await?;
+            listed.fetch_add(1, Ordering::Relaxed);
+            anyhow::Ok(())
+        };
+        let create = async || {
+            let number = created.fetch_add(1, Ordering::Relaxed);
+            let created_ms = now_ms();
+            let mut spec = spec(number.into());
+            spec.suspend = true;
+            // So many at once have ids of their own in the same millisecond.
+            let low = number.wrapping_mul(0x9e37_79b9);
+            store
+                .create(NewJob {
+                    id: JobId::after(None, created_ms, low),
+                    owner: "alone".to_owned(),
+                    spec,
+                    template: None,
+                    parent: None,
+                    created_ms,
+                    key: None,
+                })
+                .await?;
+            anyhow::Ok(())
+        };
+        for _ in 0..2 {
+            list().await?;
+        }
+        repeated(connections, &list).await?;
+        repeated(connections, &create).await?;
+        let each = |count: AtomicU32| f64::from(count.into_inner()) / MEASURED.as_secs_f64();
+        say(&format!(
+            "the store alone, {connections} at once: a page {:.0} /s, a new job {:.0} /s",
+            each(listed),
+            each(created)
+        ));
+    }
+    Ok(())
+}
+
+/// Does something again and again, so many at once, for as long as is measured.
+async fn repeated(at_once: usize, what: &impl AsyncFn() -> Result<()>) -> Result<()> {
+    let end = Instant::now() + MEASURED;
+    let one = async || {
+        while Instant::now() < end {
+            what().await?;
+        }
+        anyhow::Ok(())
+    };
+    futures_util::future::try_join_all((0..at_once).map(|_| one()))
+        .await
+        .map(|_| ())
 }
 
 async fn names(server: &Server, path: &str) -> Result<Vec<String>> {
