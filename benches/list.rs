@@ -13,7 +13,7 @@ use anyhow::{Context as _, Result};
 use labctl::dashboard::job::{JobId, State};
 use labctl::dashboard::store::postgres::Postgres;
 use labctl::dashboard::store::sqlite::{Settings, Sqlite};
-use labctl::dashboard::store::{Filter, JobStore, Page, Scope};
+use labctl::dashboard::store::{Filter, JobStore, MinDuration, Page, Scope};
 use sqlx::Connection as _;
 
 #[path = "../tests/it/postgres.rs"]
@@ -143,8 +143,20 @@ impl Seed {
         }
     }
 
+    /// Nine of ten run for a minute, one for 20 minutes, one of 100 for three hours and one of 1,000 for two days.
     fn finished_ms(&self) -> Option<i64> {
-        self.state.is_final().then_some(self.created_ms + 60_000)
+        let ran = match mixed(self.created_ms.unsigned_abs()) % 1000 {
+            0 => 172_800_000,
+            1..=10 => 10_800_000,
+            11..=100 => 1_200_000,
+            _ => 60_000,
+        };
+        self.state.is_final().then_some(self.created_ms + ran)
+    }
+
+    /// They begin at once; what waits has not begun.
+    fn started_ms(&self) -> Option<i64> {
+        (self.state != State::Pending).then_some(self.created_ms)
     }
 
     fn labels_json(&self) -> String {
@@ -200,13 +212,15 @@ async fn seed_sqlite(path: &Path, jobs: u64) -> Result<()> {
                     job.created_ms,
                     job.finished_ms(),
                     grams.join(" "),
+                    job.started_ms(),
                 ])
             })
             .collect();
         let rows = serde_json::Value::Array(rows).to_string();
         for sql in [
-            "INSERT INTO jobs (id, name, owner, state, template, labels, created_ms, finished_ms, log_complete, open)
-             SELECT value->>0, value->>1, value->>2, value->>3, value->>4, value->>5, value->>6, value->>7,
+            "INSERT INTO jobs
+                (id, name, owner, state, template, labels, created_ms, finished_ms, started_ms, log_complete, open)
+             SELECT value->>0, value->>1, value->>2, value->>3, value->>4, value->>5, value->>6, value->>7, value->>9,
                 value->>3 >= 4, value->>3 < 4 FROM json_each(?)",
             "INSERT INTO job_names (rowid, grams) SELECT value->>0, value->>8 FROM json_each(?)",
             "INSERT INTO job_specs (id, spec) SELECT value->>0, '{\"name\":\"x\",\"command\":[\"true\"]}' FROM json_each(?)",
@@ -238,11 +252,12 @@ async fn seed_postgres(url: &str, jobs: u64) -> Result<()> {
         let (mut rows, mut names, mut specs, mut labels) = (String::new(), String::new(), String::new(), String::new());
         for job in &batch {
             let template = job.template.as_deref().unwrap_or("\\N");
-            let finished = job.finished_ms().map_or("\\N".to_owned(), |ms| ms.to_string());
+            let time = |ms: Option<i64>| ms.map_or("\\N".to_owned(), |ms| ms.to_string());
+            let (started, finished) = (time(job.started_ms()), time(job.finished_ms()));
             let ended = job.state.is_final();
             writeln!(
                 rows,
-                "{}\t{}\t{}\t{}\t{template}\t{}\t{}\t{finished}\t{ended}\t{}",
+                "{}\t{}\t{}\t{}\t{template}\t{}\t{}\t{started}\t{finished}\t{ended}\t{}",
                 job.id,
                 job.name,
                 job.owner,
@@ -260,7 +275,7 @@ async fn seed_postgres(url: &str, jobs: u64) -> Result<()> {
         }
         for (into, text) in [
             (
-                "jobs (id, name, owner, state, template, labels, created_ms, finished_ms, log_complete, open)",
+                "jobs (id, name, owner, state, template, labels, created_ms, started_ms, finished_ms, log_complete, open)",
                 rows,
             ),
             ("job_names (id, grams)", names),
@@ -308,6 +323,15 @@ fn owner(dice: u64) -> String {
     format!("user-{}", dice % 61)
 }
 
+/// Of the jobs of a filter those that ran so long.
+fn ran(ms: i64, filter: Filter) -> Filter {
+    let now_ms = BEGIN_MS + 1_000_000 * APART_MS;
+    Filter {
+        min_duration: Some(MinDuration { ms, now_ms }),
+        ..filter
+    }
+}
+
 fn text(text: impl Into<String>) -> Filter {
     Filter {
         text: Some(text.into()),
@@ -315,7 +339,7 @@ fn text(text: impl Into<String>) -> Filter {
     }
 }
 
-const CASES: [(&str, Make); 25] = [
+const CASES: [(&str, Make); 28] = [
     ("all", |_| Filter::default()),
     ("state failed", |_| Filter {
         states: vec![State::Failed],
@@ -367,6 +391,18 @@ const CASES: [(&str, Make); 25] = [
         since_ms: Some(BEGIN_MS + 900_000 * APART_MS - 604_800_000),
         until_ms: Some(BEGIN_MS + 900_000 * APART_MS),
         ..Filter::default()
+    }),
+    ("ran 15 min", |_| ran(900_000, Filter::default())),
+    ("ran 1 day", |_| ran(86_400_000, Filter::default())),
+    ("owner, failed, ran 2 h", |dice| {
+        ran(
+            7_200_000,
+            Filter {
+                owner: Some(owner(dice)),
+                states: vec![State::Failed],
+                ..Filter::default()
+            },
+        )
     }),
     ("text, common", |_| text("report")),
     ("text, one in 32", |_| text("NIGHTLY-BACKUP")),
