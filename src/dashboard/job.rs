@@ -349,11 +349,14 @@ pub fn observe(job: &Job, seen: &Seen, now_ms: i64) -> Change {
     }
     let (state, reason, message) = match seen.phase {
         Phase::Waiting | Phase::Running | Phase::Ending if job.cancelling => {
-            (State::Stopping, Some(reason::CANCELLED.to_owned()), None)
+            // Its message says who asked for it.
+            (State::Stopping, Some(reason::CANCELLED.to_owned()), job.message.clone())
         }
-        Phase::Waiting | Phase::Running | Phase::Suspended if job.is_held() => {
-            (State::Suspended, Some(reason::HELD.to_owned()), seen.message.clone())
-        }
+        Phase::Waiting | Phase::Running | Phase::Suspended if job.is_held() => (
+            State::Suspended,
+            Some(reason::HELD.to_owned()),
+            job.message.clone().or_else(|| seen.message.clone()),
+        ),
         Phase::Waiting if job.state == State::Running => {
             // Between two attempts nothing runs, and the job is not back at its beginning.
             (State::Running, seen.reason.clone(), seen.message.clone())
@@ -367,10 +370,14 @@ pub fn observe(job: &Job, seen: &Seen, now_ms: i64) -> Change {
         Phase::Failed if job.cancelling => (
             State::Cancelled,
             Some(reason::CANCELLED.to_owned()),
-            seen.message.clone(),
+            job.message.clone().or_else(|| seen.message.clone()),
         ),
         // That nothing is left of it is what was asked for, and needs no other word.
-        Phase::Gone if job.cancelling => (State::Cancelled, Some(reason::CANCELLED.to_owned()), None),
+        Phase::Gone if job.cancelling => (
+            State::Cancelled,
+            Some(reason::CANCELLED.to_owned()),
+            job.message.clone(),
+        ),
         Phase::Failed => (State::Failed, seen.reason.clone(), seen.message.clone()),
         Phase::Gone => (
             State::Failed,
@@ -408,11 +415,12 @@ pub fn observe(job: &Job, seen: &Seen, now_ms: i64) -> Change {
 }
 
 /// Returns what changes in a job that has not ended when someone asks for its end.
-pub fn asked_to_end(job: &Job) -> Change {
+pub fn asked_to_end(job: &Job, by: Option<String>) -> Change {
     Change {
         cancelling: Some(true),
         state: (job.state == State::Running).then_some(State::Stopping),
         reason: Some(Some(reason::CANCELLED.to_owned())),
+        message: Some(by.map(|text| clipped(&text))),
         ..Change::default()
     }
 }

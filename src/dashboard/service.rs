@@ -359,7 +359,7 @@ impl Service {
             if version.is_some_and(|version| version != job.version) {
                 return Err(ServiceError::Changed);
             }
-            let Some(change) = wanted(&job, action)? else {
+            let Some(change) = wanted(caller, &job, action)? else {
                 return Ok(job);
             };
             match action {
@@ -422,7 +422,9 @@ impl Service {
 }
 
 /// Returns what an action changes in a job's row; nothing where it is done already.
-fn wanted(job: &Job, action: Action) -> Result<Option<Change>> {
+fn wanted(caller: &Caller, job: &Job, action: Action) -> Result<Option<Change>> {
+    // What its owner did needs no word; of what somebody else did, the owner wants to know who it was.
+    let by = |what: &str| (caller.name != job.owner).then(|| format!("{} {what}", caller.name));
     let refused = |what: &str| {
         Err(ServiceError::State(format!(
             "the job is {} and cannot be {what}",
@@ -432,7 +434,7 @@ fn wanted(job: &Job, action: Action) -> Result<Option<Change>> {
     match action {
         Action::Cancel if job.cancelling || job.state == State::Cancelled => Ok(None),
         Action::Cancel if job.state.is_final() => refused("cancelled"),
-        Action::Cancel => Ok(Some(job::asked_to_end(job))),
+        Action::Cancel => Ok(Some(job::asked_to_end(job, by("asked for it")))),
         Action::Suspend if job.state.is_final() || job.state == State::Stopping || job.cancelling => {
             refused("suspended")
         }
@@ -440,7 +442,7 @@ fn wanted(job: &Job, action: Action) -> Result<Option<Change>> {
         Action::Suspend => Ok(Some(Change {
             state: Some(State::Suspended),
             reason: Some(Some(reason::HELD.to_owned())),
-            message: Some(None),
+            message: Some(by("held it back").map(|text| job::clipped(&text))),
             ..Change::default()
         })),
         Action::Resume if matches!(job.state, State::Pending | State::Running) => Ok(None),

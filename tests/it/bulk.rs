@@ -309,3 +309,63 @@ fn a_count_that_ends_early_says_so() {
     let rest = bulk(&server, &format!("state=succeeded&cursor={next}"), &asked);
     assert_eq!((&rest["matched"], &rest["next"]), (&json!(50), &Value::Null));
 }
+
+#[test]
+fn the_owner_reads_who_ended_a_job_or_held_it_back() {
+    let world = bare();
+    let tokens = world.path("tokens");
+    let lines = "ana:ana-0123456789abc\nroot:root-0123456789abc:admin\n";
+    labctl::drive::files::write_secret(&tokens, lines).expect("written");
+    let file = tokens.display().to_string();
+    let server = Server::start(&world, &["--drain", "0", "--slots", "3", "--token-file", &file]);
+    let (ana, root) = (
+        "authorization: Bearer ana-0123456789abc",
+        "authorization: Bearer root-0123456789abc",
+    );
+    let create = || {
+        let body = json!({"name": "job", "command": ["/bin/sleep", "60"]}).to_string();
+        let job = server.ask("POST", "/jobs", &[JSON, ana], &body).json();
+        job["id"].as_str().expect("an id").to_owned()
+    };
+    let until = |id: &str, state: &str| {
+        let since = std::time::Instant::now();
+        loop {
+            let job = server.ask("GET", &format!("/jobs/{id}"), &[ana], "").json();
+            if job["state"] == state {
+                return job;
+            }
+            assert!(since.elapsed() < LIMIT, "not {state}: {job}");
+            std::thread::sleep(std::time::Duration::from_millis(20));
+        }
+    };
+    let act = |id: &str, who: &str, deed: &str| {
+        let answer = server.ask("POST", &format!("/jobs/{id}/{deed}"), &[who], "");
+        assert!(matches!(answer.status, 200 | 202), "{answer:?}");
+    };
+    let (hers, theirs, held) = (create(), create(), create());
+    for id in [&hers, &theirs, &held] {
+        until(id, "running");
+    }
+    act(&hers, ana, "cancel");
+    act(&theirs, root, "cancel");
+    act(&held, root, "suspend");
+    let own = until(&hers, "cancelled");
+    assert!(!own.to_string().contains("asked for it"), "{own}");
+    assert_eq!(until(&theirs, "cancelled")["message"], "root asked for it");
+    let now = until(&held, "suspended");
+    assert_eq!(
+        (&now["reason"], &now["message"]),
+        (&json!("Held"), &json!("root held it back"))
+    );
+    act(&held, ana, "resume");
+    until(&held, "running");
+    act(&held, root, "cancel");
+    assert_eq!(until(&held, "cancelled")["message"], "root asked for it");
+    // One that never ran, too.
+    for _ in 0..3 {
+        create();
+    }
+    let waits = create();
+    act(&waits, root, "cancel");
+    assert_eq!(until(&waits, "cancelled")["message"], "root asked for it");
+}

@@ -264,7 +264,7 @@ impl Control {
 
     async fn ask_to_end(&self, mut job: Job) -> Result<(), StoreError> {
         while !job.state.is_final() && !job.cancelling {
-            let change = job::asked_to_end(&job);
+            let change = job::asked_to_end(&job, Some("the next job of its schedule took its place".to_owned()));
             if self.0.store.change(job.id, job.version, &change).await?.is_some() {
                 return Ok(());
             }
