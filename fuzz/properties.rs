@@ -2,9 +2,10 @@
 
 use bytes::Bytes;
 use jiff::Timestamp;
-use labctl::dashboard::http::query::{List, Log, Wrong};
+use labctl::dashboard::http::query::{At, List, Log, Occurrences, Wrong, duration_ms};
 use labctl::dashboard::job::JobId;
 use labctl::dashboard::job::spec::Spec;
+use labctl::dashboard::log::level::Level;
 use labctl::dashboard::log::{Chunk, Cutter, LINE_BYTES, Line, Stream};
 use labctl::prose::config::Config;
 use labctl::prose::{Checker, Selection};
@@ -45,6 +46,9 @@ pub(crate) fn cursor(data: &[u8]) {
 pub(crate) fn filter(data: &[u8]) {
     let Ok(query) = std::str::from_utf8(data) else { return };
     _ = Log::parse(query, now());
+    _ = Occurrences::parse(query, now());
+    _ = At::parse(query);
+    assert!(duration_ms(query).is_none_or(|ms| ms >= 0));
     let Ok(list) = List::parse(query, now()) else { return };
     let id = JobId::from_number(1 << 50).expect("an id");
     let next = List::parse(&list.next(&list.cursor(id)), now()).expect("the next page of a list that was understood");
@@ -57,6 +61,10 @@ pub(crate) fn filter(data: &[u8]) {
 /// A stored part that is read has the lines that it says, and is stored the same again; lines are cut at the same places
 /// however their bytes come.
 pub(crate) fn frames(data: &[u8]) {
+    // Whatever is written, a line has a level or none, and the same one with a line end.
+    let line = data.split(|byte| *byte == b'\n').next().unwrap_or_default();
+    let line = &line[..line.len().min(60_000)];
+    assert_eq!(Level::of(line), Level::of(&[line, b"\r".as_slice()].concat()));
     if let Some((head, rest)) = data.split_first_chunk::<4>() {
         let [lines, bytes, more, step] = *head;
         let chunk = Chunk {

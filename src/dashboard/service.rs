@@ -123,6 +123,8 @@ struct Inner {
     in_flight: Mutex<BTreeSet<(String, String)>>,
     /// How many jobs may be created in which time, where that is limited.
     rate: Option<Rate>,
+    /// Had by whoever looks whether a job of a schedule runs, until its next one is there.
+    one_at_a_time: tokio::sync::Mutex<()>,
 }
 
 /// See the module; cheap to clone, all clones are one.
@@ -170,6 +172,7 @@ impl Service {
             hub,
             in_flight: Mutex::default(),
             rate,
+            one_at_a_time: tokio::sync::Mutex::default(),
         })))
     }
 

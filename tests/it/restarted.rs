@@ -190,3 +190,31 @@ fn a_job_has_no_file_of_the_server() {
     assert_eq!(beyond, [] as [&String; 0], "{files:?}");
     assert!(files.len() >= 3 && files[0] == "0 /dev/null", "{files:?}");
 }
+
+/// A shell may leave files open in what it starts, and a server's own are nobody's business.
+#[cfg(target_os = "linux")]
+#[test]
+fn a_job_has_no_descriptor_but_its_own_three() {
+    let world = world();
+    let secret = world.path("secret");
+    std::fs::File::create(&secret).expect("made");
+    let server = world.command(&["serve", "--listen", "127.0.0.1:0"]);
+    #[expect(clippy::disallowed_methods, reason = "the server is waited for by the test")]
+    let mut shell = std::process::Command::new("/bin/sh");
+    shell
+        .arg("-c")
+        .arg(format!("exec 7<'{}' 8</dev/zero; exec \"$0\" \"$@\"", secret.display()))
+        .arg(server.get_program())
+        .args(server.get_args())
+        .env_clear()
+        .envs(server.get_envs().filter_map(|(name, value)| Some((name, value?))))
+        .stdin(std::process::Stdio::null());
+    let server = Server::spawn(shell, std::time::Instant::now());
+    answers(&server);
+    let open = format!("/proc/{}/fd/7", server.pid());
+    assert_eq!(std::fs::read_link(open).expect("the server has it"), secret);
+    let id = run(&server, "fds", "ls /proc/self/fd");
+    whole(&server, &id);
+    // The last one is that of the directory which `ls` reads.
+    assert_eq!(lines(&server, &id), ["0", "1", "2", "3"]);
+}

@@ -31,6 +31,8 @@ const HEAD: usize = 256;
 const JSON_BYTES: usize = 64 << 10;
 /// How many words may stand before the level: a time, a thread, a module.
 const WORDS: usize = 6;
+/// What a line has in it that has one of the fields below.
+const WORDS_OF_FIELDS: [&str; 3] = ["level", "severity", "lvl"];
 /// The fields of a JSON object that say it.
 const FIELDS: [&str; 6] = ["level", "severity", "lvl", "levelname", "log.level", "loglevel"];
 
@@ -88,7 +90,9 @@ impl Level {
 }
 
 fn of_json(line: &[u8]) -> Option<Level> {
-    if line.len() > JSON_BYTES {
+    // Most lines of JSON that have no level need not be read for that.
+    let has = |word: &str| line.windows(word.len()).any(|part| part == word.as_bytes());
+    if line.len() > JSON_BYTES || !WORDS_OF_FIELDS.into_iter().any(has) {
         return None;
     }
     let fields: serde_json::Map<String, Value> = serde_json::from_slice(line).ok()?;

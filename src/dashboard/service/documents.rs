@@ -413,6 +413,8 @@ impl Service {
         }
         let prepared = fire::prepared(&*self.0.store, &schedule.document, Some(at_ms)).await?;
         let (spec, origin) = prepared.map_err(|faults| ServiceError::Faulty(Kind::Schedule, faults))?;
+        // Two that ask at once would both find that none runs.
+        let _alone = self.0.one_at_a_time.lock().await;
         if schedule.document.concurrency != Concurrency::Allow
             && let Some(job) = self
                 .0

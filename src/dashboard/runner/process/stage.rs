@@ -112,6 +112,8 @@ fn limit(resource: Resource, soft: u64, hard: u64) -> Result<()> {
 }
 
 fn become_program(orders: &Orders) -> Refusal {
+    // What the server was given by its shell, or by whatever else began it, is nothing of the job's.
+    close_fds::set_fds_cloexec(3, &[]);
     let program = orders.command.first().map(String::as_str).unwrap_or_default();
     #[expect(
         clippy::disallowed_methods,
