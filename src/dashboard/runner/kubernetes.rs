@@ -29,8 +29,13 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use async_trait::async_trait;
+use bytes::Bytes;
+use futures_util::stream;
+use http_body_util::combinators::UnsyncBoxBody;
+use http_body_util::{BodyExt as _, StreamBody};
 use k8s_openapi::api::batch::v1::Job as KubeJob;
 use kube::api::{Api, DeleteParams, Patch, PatchParams, PostParams};
+use kube::client::Body;
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::{Client, Config};
 use serde_json::Value;
@@ -45,7 +50,7 @@ use crate::dashboard::job::{Job, Phase, Seen, State};
 
 /// How long the API server may take to accept a connection.
 const CONNECT_LIMIT: Duration = Duration::from_secs(5);
-/// How long it may take to begin an answer; that of a watch or a list too.
+/// How long it may take to begin an answer, that of a watch too, and to go on with it, but for that of a watch.
 const ANSWER_LIMIT: Duration = Duration::from_secs(15);
 /// Who changes fields, in the objects' managed fields.
 const MANAGER: &str = desired::MANAGED_BY.1;
@@ -248,20 +253,43 @@ async fn from_file(path: &Path) -> Result<Config> {
     Ok(config)
 }
 
-/// Returns a client whose answers begin in time, or are an error: on a dead connection there would never be one.
+/// Returns a client whose answers come in time, or are an error: on a dead connection there would never be one, nor the
+/// rest of one that has begun. A watch says nothing for as long as nothing happens, and whoever reads it knows for how long.
 fn limited(client: Client, namespace: &str) -> Client {
-    let service = tower::service_fn(move |request| {
+    let service = tower::service_fn(move |request: http::Request<Body>| {
         let client = client.clone();
         async move {
-            match tokio::time::timeout(ANSWER_LIMIT, client.send(request)).await {
-                Ok(answer) => answer,
-                Err(_) => Err(kube::Error::Service(
-                    format!("no answer in {} s", ANSWER_LIMIT.as_secs()).into(),
-                )),
-            }
+            let is_watch = request.uri().query().is_some_and(|query| query.contains("watch=true"));
+            let answer = match tokio::time::timeout(ANSWER_LIMIT, client.send(request)).await {
+                Ok(answer) => answer?,
+                Err(_) => return Err(kube::Error::Service(late("no answer"))),
+            };
+            Ok(answer.map(|body| {
+                if is_watch {
+                    body.map_err(tower::BoxError::from).boxed_unsync()
+                } else {
+                    timely(body)
+                }
+            }))
         }
     });
     Client::new(service, namespace)
+}
+
+fn late(what: &str) -> tower::BoxError {
+    format!("{what} in {} s", ANSWER_LIMIT.as_secs()).into()
+}
+
+/// Returns a body of which each part comes in time, or is an error.
+fn timely(body: Body) -> UnsyncBoxBody<Bytes, tower::BoxError> {
+    let frames = stream::unfold(Some(body), |body| async {
+        let mut body = body?;
+        match tokio::time::timeout(ANSWER_LIMIT, body.frame()).await {
+            Ok(frame) => Some((frame?.map_err(tower::BoxError::from), Some(body))),
+            Err(_) => Some((Err(late("no more of the answer")), None)),
+        }
+    });
+    StreamBody::new(frames).boxed_unsync()
 }
 
 #[async_trait]

@@ -19,6 +19,9 @@ use tokio::sync::mpsc;
 use super::super::desired::Defaults;
 use super::super::{Kubernetes, Limits};
 
+/// In the place of a status: that of an answer which has begun, and breaks off.
+const BROKEN_OFF: u16 = 0;
+
 type Params = Query<BTreeMap<String, String>>;
 type Chunk = Result<Bytes, std::io::Error>;
 
@@ -166,6 +169,12 @@ impl Fake {
         self.lock().answers.push_back((request.to_owned(), code, value));
     }
 
+    /// Begins to answer the next request that begins so, and says nothing more.
+    pub(super) fn break_off_next(&self, request: &str) {
+        let answer = (request.to_owned(), BROKEN_OFF, Value::Null);
+        self.lock().answers.push_back(answer);
+    }
+
     /// Returns what was asked that begins so.
     pub(super) fn asked(&self, begins: &str) -> Vec<String> {
         let inner = self.lock();
@@ -264,7 +273,11 @@ impl tower::Service<http::Request<kube::client::Body>> for Gate {
                     .or(inner.away.then_some(away))
             };
             if let Some((code, value)) = early {
-                return Ok(answer(code, &value));
+                return Ok(if code == BROKEN_OFF {
+                    Body::from_stream(stream::pending::<Chunk>()).into_response()
+                } else {
+                    answer(code, &value)
+                });
             }
             let request = http::Request::from_parts(head, Body::from(body));
             tower::ServiceExt::oneshot(router, request).await

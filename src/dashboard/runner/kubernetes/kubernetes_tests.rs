@@ -143,6 +143,23 @@ async fn refusals_are_told_from_trouble() {
 }
 
 #[tokio::test]
+async fn an_answer_that_breaks_off_is_an_error_in_time() {
+    let fake = Fake::default();
+    let runner = fake.runner();
+    fake.break_off_next("POST");
+    // A connection that is dead does not say so.
+    let asked = timeout(PATIENCE, runner.begin(&row(), &spec())).await;
+    let error = asked.expect("in time").expect_err("an error");
+    assert!(matches!(error, RunnerError::Unavailable(_)), "{error:?}");
+    assert!(
+        message(&error).contains("no more of the answer in 15 s"),
+        "{}",
+        message(&error)
+    );
+    runner.begin(&row(), &spec()).await.expect("the next one is answered");
+}
+
+#[tokio::test]
 async fn ending_takes_the_pods_along_and_is_no_error_twice() {
     let fake = Fake::default();
     let runner = fake.runner();
