@@ -304,10 +304,11 @@ impl List {
             ));
         }
         if jobs.is_empty() {
-            client
-                .world
-                .reporter()
-                .note("no jobs; labctl jobs run -- echo hello runs one");
+            client.world.reporter().note(if query.is_empty() {
+                "no jobs; labctl jobs run -- echo hello runs one"
+            } else {
+                "no job matches"
+            });
             return Ok(());
         }
         print(&show::table(

@@ -252,7 +252,9 @@ fn the_client_holds_back_lets_go_and_runs_again_what_a_filter_finds() {
     in_state(&server, &slow, "running");
     // A filter that finds what ran long finds neither those nor this one, and then this one alone.
     done(&["cancel", "--min-duration", "1h", "--dry-run"], "no job matches\n");
-    done(&["list", "--min-duration", "1h"], "");
+    let none = world.run(&["jobs", "list", "--min-duration", "1h"]);
+    assert_eq!((none.exit, none.stdout.as_str()), (Some(0), ""), "{none}");
+    assert!(none.stderr.contains("no job matches"), "{none}");
     let listed = |args: &[&str]| {
         let output = world.run(&[&["jobs", "list", "--json"], args].concat());
         assert_eq!(output.exit, Some(0), "{output}");
