@@ -58,8 +58,8 @@ impl Level {
             "debug" | "dbg" | "dbug" | "fine" | "verbose" => Self::Debug,
             "info" | "inf" | "information" | "informational" | "notice" => Self::Info,
             "warn" | "wrn" | "warning" => Self::Warn,
-            "error" | "err" | "eror" | "severe" | "critical" | "crit" | "fatal" | "panic" | "dpanic" | "alert"
-            | "emerg" | "emergency" => Self::Error,
+            "error" | "err" | "severe" | "critical" | "crit" | "fatal" | "panic" | "dpanic" | "alert" | "emerg"
+            | "emergency" => Self::Error,
             _ => return None,
         })
     }
