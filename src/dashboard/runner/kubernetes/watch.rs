@@ -107,7 +107,8 @@ impl Kubernetes {
         let mut may_see_events = true;
         let (mut job_list, mut pod_list) = (Listing::new(), Listing::new());
         let mut cuts = 0;
-        let mut heard = Instant::now();
+        let began = Instant::now();
+        let mut heard = began;
         loop {
             let synced = job_list.done && pod_list.done;
             let changed = tokio::select! {
@@ -164,6 +165,13 @@ impl Kubernetes {
                 // The watcher lists again by itself.
                 Err(watcher::Error::WatchError(status)) if status.code == 410 => {
                     tracing::info!("the watch is too old to go on; everything is listed again");
+                }
+                // What one of the two has listed is too old to be watched from, and the other one is not listed yet: where
+                // all were listed again at once, there might never be a moment in which both are.
+                Err(watcher::Error::WatchStartFailed(kube::Error::Api(status)))
+                    if status.code == 410 && !synced && began.elapsed() < LIST_LIMIT =>
+                {
+                    tokio::time::sleep(Duration::from_millis(100)).await;
                 }
                 // It goes on from the last bookmark.
                 Err(error @ (watcher::Error::WatchFailed(_) | watcher::Error::WatchError(_))) if cuts < CUTS => {
