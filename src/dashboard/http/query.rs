@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use jiff::{Span, SpanRelativeTo, Timestamp};
+use jiff::{SignedDuration, Span, SpanRelativeTo, Timestamp};
 use percent_encoding::percent_decode_str;
 use regex::bytes::{Regex, RegexBuilder};
 use sha2::{Digest as _, Sha256};
@@ -104,12 +104,7 @@ fn moment(name: &str, value: &str, now: Timestamp) -> Result<Timestamp> {
     if let Ok(at) = value.parse::<Timestamp>() {
         return Ok(at);
     }
-    let ago = value
-        .parse::<Span>()
-        .ok()
-        .filter(|span| !span.is_negative())
-        .and_then(|span| span.to_duration(SpanRelativeTo::days_are_24_hours()).ok());
-    match ago {
+    match length(value) {
         // Longer ago than there is time is from the beginning on.
         Some(ago) => Ok(now.checked_sub(ago).unwrap_or(Timestamp::MIN)),
         None => wrong(
@@ -120,10 +115,14 @@ fn moment(name: &str, value: &str, now: Timestamp) -> Result<Timestamp> {
 }
 
 /// Reads a length of time, such as `90s` or `1h30m`; nothing where it is none, or less than nothing.
-pub fn duration_ms(text: &str) -> Option<i64> {
+fn length(text: &str) -> Option<SignedDuration> {
     let span = text.parse::<Span>().ok().filter(|span| !span.is_negative())?;
-    let time = span.to_duration(SpanRelativeTo::days_are_24_hours()).ok()?;
-    i64::try_from(time.as_millis()).ok()
+    span.to_duration(SpanRelativeTo::days_are_24_hours()).ok()
+}
+
+/// Reads a length of time in milliseconds; nothing where it is none, or less than nothing.
+pub fn duration_ms(text: &str) -> Option<i64> {
+    i64::try_from(length(text)?.as_millis()).ok()
 }
 
 fn text(name: &str, value: String, most: usize) -> Result<String> {
