@@ -33,10 +33,7 @@ const ROUNDS: usize = 50;
 const OUTPUT_MIB: u32 = 200;
 
 fn caller() -> Caller {
-    Caller {
-        name: "bench".into(),
-        admin: true,
-    }
+    Caller::new("bench", true)
 }
 
 fn spec(command: &[&str]) -> Spec {

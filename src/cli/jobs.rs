@@ -1,5 +1,6 @@
 //! `labctl jobs`: a client of the job-dashboard.
 
+mod audit;
 mod bulk;
 mod documents;
 mod follow;
@@ -69,6 +70,8 @@ enum Verb {
     Rerun(bulk::Chosen),
     /// Delete jobs that have ended, with their logs
     Delete(bulk::Chosen),
+    /// Show who did what, also to jobs that are deleted
+    Audit(audit::Args),
     /// Templates: jobs with parameters, which `run --template` runs
     #[command(subcommand)]
     Templates(documents::Templates),
@@ -176,6 +179,7 @@ impl Args {
         match self.verb {
             Verb::Run(args) => return args.run(&client).await,
             Verb::Logs(args) => return args.run(&client).await,
+            Verb::Audit(args) => return args.run(&client).await,
             Verb::Templates(verb) => verb.run(&client).await?,
             Verb::Schedules(verb) => return verb.run(&client).await,
             Verb::List(list) => list.run(&client).await?,

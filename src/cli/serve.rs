@@ -70,6 +70,9 @@ pub struct Args {
     /// How many jobs that have ended are kept, the newest ones; those with the label `keep=true` stay and do not count
     #[arg(long, value_name = "N")]
     keep_jobs: Option<u64>,
+    /// How long it is kept who did what; without it for ever
+    #[arg(long, value_name = "TIME", value_parser = age)]
+    keep_audit: Option<Duration>,
     /// How many bytes the logs of all jobs may have in the store, compressed, such as 10GiB; then new jobs are refused
     #[arg(long, value_name = "SIZE", value_parser = size)]
     logs_max_bytes: Option<u64>,
@@ -217,6 +220,7 @@ impl Args {
             jobs: setting(self.keep_jobs, "LABCTL_KEEP_JOBS", number)?,
             logs_bytes: setting(self.logs_max_bytes, "LABCTL_LOGS_MAX_BYTES", size)?,
             log_bytes: setting(self.job_log_max_bytes, "LABCTL_JOB_LOG_MAX_BYTES", size)?,
+            acts: setting(self.keep_audit, "LABCTL_KEEP_AUDIT", age)?,
             ..Keep::default()
         })
     }

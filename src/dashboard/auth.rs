@@ -33,7 +33,7 @@ impl Auth {
 /// does everything.
 pub fn local() -> Caller {
     let name = user_name().unwrap_or_else(|| format!("uid-{}", rustix::process::getuid().as_raw()));
-    Caller { name, admin: true }
+    Caller::new(name, true)
 }
 
 /// Looks the user up as `id -un` does where users are files; other directories of users need a C library.

@@ -7,7 +7,9 @@
 mod begin;
 mod collect;
 pub mod fire;
+mod recount;
 pub mod retain;
+mod seal;
 
 use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
@@ -267,7 +269,9 @@ impl Control {
             self.listen(told),
             self.begin_all(),
             self.fire_all(),
-            self.retain()
+            self.retain(),
+            self.seal_all(),
+            self.recount_all()
         );
     }
 

@@ -8,6 +8,7 @@
 pub mod accept;
 pub mod access;
 pub mod api;
+pub mod audit;
 pub mod bulk;
 pub mod events;
 pub mod extract;
@@ -21,6 +22,7 @@ pub mod query;
 pub mod schedules;
 pub mod streams;
 pub mod templates;
+mod together;
 
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -36,6 +38,7 @@ use self::events::SharedCounts;
 use self::guard::Guard;
 use self::problem::{Kind, Problem};
 use self::streams::Streams;
+use self::together::Together;
 use super::health::Health;
 use super::page;
 use super::service::Service;
@@ -58,6 +61,7 @@ pub struct Api {
     guard: Guard,
     streams: Streams,
     counts: SharedCounts,
+    lists: Together<jobs::Asked, Arc<jobs::Shown>>,
 }
 
 impl Api {
@@ -68,6 +72,7 @@ impl Api {
             guard,
             streams,
             counts: SharedCounts::default(),
+            lists: Together::default(),
         }
     }
 

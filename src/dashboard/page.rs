@@ -17,6 +17,7 @@
 //! | `files` | style sheet, scripts, pictures |
 
 mod act;
+mod acts;
 mod files;
 mod form;
 mod inputs;

@@ -19,6 +19,7 @@ use tokio_util::task::TaskTracker;
 use tower::ServiceExt;
 
 use super::health::{Health, Phase};
+use super::http::access::Peer;
 use crate::drive::port;
 use crate::error::{Code, Diagnose, Diagnosis};
 
@@ -166,8 +167,9 @@ fn cut(tracker: &TaskTracker) -> Ended {
 async fn accept(listener: TcpListener, router: Router, times: Times, tracker: TaskTracker, closing: CancellationToken) {
     loop {
         match listener.accept().await {
-            Ok((stream, _)) => {
-                tracker.spawn(connection(stream, router.clone(), times, closing.clone()));
+            Ok((stream, peer)) => {
+                let peer = Peer(peer.ip());
+                tracker.spawn(connection(stream, peer, router.clone(), times, closing.clone()));
             }
             // The peer went away before it was accepted, or there is no descriptor for it: neither ends the server.
             Err(error) => {
@@ -179,7 +181,7 @@ async fn accept(listener: TcpListener, router: Router, times: Times, tracker: Ta
 }
 
 /// Serves one connection until its peer closes it, it breaks a limit, or the server stops.
-async fn connection(stream: TcpStream, router: Router, times: Times, closing: CancellationToken) {
+async fn connection(stream: TcpStream, peer: Peer, router: Router, times: Times, closing: CancellationToken) {
     // Answers are small and written whole; waiting to fill a packet only delays them.
     _ = stream.set_nodelay(true);
     // A client that was cut off the network says nothing; without this its streams would be kept for ever.
@@ -193,7 +195,8 @@ async fn connection(stream: TcpStream, router: Router, times: Times, closing: Ca
         .max_concurrent_streams(STREAMS);
     let begun = Arc::new(AtomicBool::new(false));
     let seen = Arc::clone(&begun);
-    let service = TowerToHyperService::new(router.map_request(move |request: Request<Incoming>| {
+    let service = TowerToHyperService::new(router.map_request(move |mut request: Request<Incoming>| {
+        request.extensions_mut().insert(peer);
         seen.store(true, Ordering::Relaxed);
         request
     }));

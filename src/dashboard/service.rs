@@ -2,6 +2,7 @@
 //!
 //! Knows no status codes and no headers. Every call takes a [`Caller`]; whoever's job it may not see does not exist for it.
 
+pub mod audit;
 pub mod bulk;
 pub mod documents;
 pub mod rate;
@@ -13,6 +14,7 @@ use std::time::{Duration, Instant};
 
 use sha2::{Digest as _, Sha256};
 
+pub use self::audit::Via;
 use self::rate::{Left, Rate};
 use super::control::{Control, now_ms};
 use super::job::spec::{Fault, Spec};
@@ -20,6 +22,7 @@ use super::job::template::Origin;
 use super::job::{self, Change, Job, JobId, State, reason};
 use super::log::hub::Hub;
 use super::runner::{Runner, RunnerError};
+use super::store::audit::{Act, Verb};
 use super::store::documents::Kind;
 use super::store::{Changed, Counts, Created, Filter, JobStore, Key, Listed, NewJob, Page, Scope, StoreError};
 
@@ -35,9 +38,20 @@ pub struct Caller {
     pub name: String,
     /// Whether everybody's jobs are seen and may be changed.
     pub admin: bool,
+    /// How the request came.
+    pub via: Via,
 }
 
 impl Caller {
+    /// Makes one of whom nothing more is known.
+    pub fn new(name: impl Into<String>, admin: bool) -> Self {
+        Self {
+            name: name.into(),
+            admin,
+            via: Via::default(),
+        }
+    }
+
     fn scope(&self) -> Scope {
         if self.admin {
             Scope::All
@@ -80,6 +94,9 @@ pub enum ServiceError {
     /// The document is somebody else's, who alone may change it.
     #[error("only its owner may change this {0}")]
     NotYours(Kind),
+    /// Only an admin may ask for this.
+    #[error("only an admin may ask for this")]
+    NotAdmin,
     /// The document changed since the caller looked at it.
     #[error("the {0} has changed since")]
     Stale(Kind),
@@ -190,12 +207,14 @@ impl Service {
         let key = key
             .map(|key| checked_key(key, &serde_json::to_vec(&spec).unwrap_or_default(), None))
             .transpose()?;
-        self.create_from(caller, spec, key, None, None).await
+        let act = caller.act(Verb::Create, None);
+        self.create_from(&caller.name, act, spec, key, None, None).await
     }
 
     async fn create_from(
         &self,
-        caller: &Caller,
+        owner: &str,
+        act: Act,
         spec: Spec,
         key: Option<Key>,
         template: Option<Origin>,
@@ -208,11 +227,11 @@ impl Service {
         if let Err(why) = self.0.control.room().await? {
             return Err(ServiceError::Full(why));
         }
-        let _in_flight = key.as_ref().map(|key| self.take_key(caller, key)).transpose()?;
-        if let Err(refused) = self.take_one(caller) {
+        let _in_flight = key.as_ref().map(|key| self.take_key(owner, key)).transpose()?;
+        if let Err(refused) = self.take_one(owner) {
             // A request that is sent again creates nothing.
             let known = match &key {
-                Some(key) => self.0.store.keyed(&caller.name, key).await,
+                Some(key) => self.0.store.keyed(owner, key).await,
                 None => Ok(None),
             };
             return match known {
@@ -225,9 +244,10 @@ impl Service {
         let created = self
             .0
             .store
+            .by(act)
             .create(NewJob {
                 id: self.0.control.new_id(),
-                owner: caller.name.clone(),
+                owner: owner.to_owned(),
                 spec,
                 template,
                 parent,
@@ -236,7 +256,7 @@ impl Service {
             })
             .await;
         if let (Some(rate), Ok(Created::Replayed(_)) | Err(_)) = (&self.0.rate, &created) {
-            rate.give_back(&caller.name);
+            rate.give_back(owner);
         }
         match created {
             Ok(created) => {
@@ -251,18 +271,18 @@ impl Service {
     }
 
     /// Takes one job from what a caller may create.
-    fn take_one(&self, caller: &Caller) -> Result<()> {
+    fn take_one(&self, owner: &str) -> Result<()> {
         let Some(rate) = &self.0.rate else { return Ok(()) };
         let now = Instant::now();
-        rate.take(&caller.name, now).map_err(|after| ServiceError::TooFast {
+        rate.take(owner, now).map_err(|after| ServiceError::TooFast {
             // Who comes back when it is said is not refused once more.
             after: Duration::from_secs(after.as_secs() + u64::from(after.subsec_nanos() > 0)),
-            left: rate.left(&caller.name, now),
+            left: rate.left(owner, now),
         })
     }
 
-    fn take_key(&self, caller: &Caller, key: &Key) -> Result<InFlight<'_>> {
-        let name = (caller.name.clone(), key.key.clone());
+    fn take_key(&self, owner: &str, key: &Key) -> Result<InFlight<'_>> {
+        let name = (owner.to_owned(), key.key.clone());
         let mut keys = self.0.in_flight.lock().unwrap_or_else(PoisonError::into_inner);
         if keys.insert(name.clone()) {
             Ok(InFlight(&self.0, name))
@@ -290,7 +310,8 @@ impl Service {
             None => None,
             Some(name) => Some(self.0.store.origin(id).await?.unwrap_or_else(|| name.as_str().into())),
         };
-        self.create_from(caller, spec, key, template, Some(id)).await
+        let act = caller.act(Verb::Rerun, Some(format!("job/{id}")));
+        self.create_from(&caller.name, act, spec, key, template, Some(id)).await
     }
 
     /// Returns why a job may not be run again; nothing where it may, also where its template is gone.
@@ -372,7 +393,14 @@ impl Service {
                 // whose row says that it is held is held again whenever the runner tells that it goes on.
                 Action::Cancel | Action::Resume => {}
             }
-            let Some(job) = self.0.store.change(id, job.version, &change).await? else {
+            let verb = match action {
+                Action::Cancel => Verb::Cancel,
+                Action::Suspend => Verb::Suspend,
+                Action::Resume => Verb::Resume,
+            };
+            // The change is refused where it is not in this state any more.
+            let store = self.store_for(caller, verb, Some(job.state.name().to_owned()));
+            let Some(job) = store.change(id, job.version, &change).await? else {
                 continue;
             };
             match action {
@@ -398,7 +426,8 @@ impl Service {
                 job.state
             )));
         }
-        if !self.0.store.delete(id, &caller.scope()).await? {
+        let store = self.store_for(caller, Verb::Delete, None);
+        if !store.delete(id, &caller.scope()).await? {
             return Err(ServiceError::NotFound);
         }
         // What the runner has of it goes too, now if it can be; a Job of Kubernetes would go by its TTL later.

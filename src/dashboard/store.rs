@@ -4,10 +4,12 @@
 //! whoever changes a row, in the same transaction, so that nobody has to count. Rows that lists showed lately are kept by
 //! their versions ([`Listed`]), so that a page is not read twice. SQL is written in these modules alone.
 
+pub mod audit;
 pub mod documents;
 pub mod postgres;
 pub mod sqlite;
 
+mod counters;
 mod fault;
 mod gram;
 mod list;
@@ -22,6 +24,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 
+use self::audit::{Act, Audit};
 use self::documents::Documents;
 pub use self::listed::Listed;
 use super::job::spec::Spec;
@@ -190,9 +193,9 @@ struct Fence {
     holder: String,
 }
 
-/// A store of jobs, and of the documents that jobs are made of.
+/// A store of jobs, of the documents that jobs are made of, and of who did what.
 #[async_trait]
-pub trait JobStore: Documents {
+pub trait JobStore: Documents + Audit {
     /// Returns what it is, for the log and for `/readyz`, without secrets: `SQLite`, `PostgreSQL 15.18`.
     fn name(&self) -> String;
 
@@ -243,6 +246,13 @@ pub trait JobStore: Documents {
     /// # Errors
     /// As every call.
     async fn counts(&self, scope: &Scope) -> Result<Counts, StoreError>;
+
+    /// Compares the counters with the jobs that there are, and puts them right. Returns by how much they were off: the sum
+    /// of what each was. It looks at every job, so it is nothing for a request.
+    ///
+    /// # Errors
+    /// As every call.
+    async fn recount(&self) -> Result<u64, StoreError>;
 
     /// Changes a job's row where it still has this version, and returns it as it is then; nothing where it has another
     /// version or is gone. The job, its counters and its version change together.
@@ -314,6 +324,10 @@ pub trait JobStore: Documents {
     /// Returns this store for the holder of a lease alone: what it changes and appends is refused with
     /// [`StoreError::LeaseLost`] once somebody else has taken the lease, however late the old holder notices.
     fn fenced(&self, lease: &str, holder: &str) -> Arc<dyn JobStore>;
+
+    /// Returns this store for something that somebody does: what it creates, changes and deletes, jobs and documents, is
+    /// written down as done by him, in the same transaction.
+    fn by(&self, act: Act) -> Arc<dyn JobStore>;
 
     /// Returns a wire to the other servers on this store, where the database is one; opened with the first call.
     fn wire(&self) -> Option<Arc<dyn Wire>> {

@@ -365,10 +365,7 @@ async fn a_key_creates_one_job_however_often_it_is_sent() {
     assert!(matches!(again, Created::Replayed(job) if job.id == ids[0]));
     let other = dashboard.service.create(&caller(), shell("false"), key()).await;
     assert!(matches!(other, Err(ServiceError::KeyReused)), "{other:?}");
-    let bob = Caller {
-        name: "bob".into(),
-        admin: false,
-    };
+    let bob = Caller::new("bob", false);
     let theirs = dashboard
         .service
         .create(&bob, shell("false"), key())
@@ -449,10 +446,7 @@ async fn what_is_somebody_elses_is_not_there() {
     let dashboard = Dashboard::new(2).await;
     let job = dashboard.create(shell("echo secret")).await;
     dashboard.whole(job.id).await;
-    let bob = Caller {
-        name: "bob".into(),
-        admin: false,
-    };
+    let bob = Caller::new("bob", false);
     let service = &dashboard.service;
     let not_found =
         |found: Result<(), ServiceError>| assert!(matches!(found, Err(ServiceError::NotFound)), "{found:?}");

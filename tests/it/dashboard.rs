@@ -19,6 +19,7 @@ use labctl::dashboard::log::{Chunk, Line};
 use labctl::dashboard::runner::process::{Options, ProcessRunner};
 use labctl::dashboard::service::tail::{Item, Select};
 use labctl::dashboard::service::{Action, Caller, Service, ServiceError};
+use labctl::dashboard::store::audit::{Act, Audit, Entry, Seal};
 use labctl::dashboard::store::documents::{Document, Documents, Kind, Mark, NewDocument};
 use labctl::dashboard::store::sqlite::{self, Sqlite};
 use labctl::dashboard::store::{
@@ -90,6 +91,31 @@ impl Documents for Flaky {
 }
 
 #[async_trait]
+impl Audit for Flaky {
+    async fn acts(
+        &self,
+        scope: &Scope,
+        object: Option<&str>,
+        before: Option<i64>,
+        limit: u32,
+    ) -> Result<Vec<Entry>, StoreError> {
+        self.answer()?.acts(scope, object, before, limit).await
+    }
+    async fn seal_acts(&self, now_ms: i64) -> Result<Option<Seal>, StoreError> {
+        self.answer()?.seal_acts(now_ms).await
+    }
+    async fn seals(&self, after: i64, limit: u32) -> Result<Vec<Seal>, StoreError> {
+        self.answer()?.seals(after, limit).await
+    }
+    async fn acts_between(&self, first: i64, last: i64, limit: u32) -> Result<Vec<Entry>, StoreError> {
+        self.answer()?.acts_between(first, last, limit).await
+    }
+    async fn forget_acts(&self, before_ms: i64) -> Result<u64, StoreError> {
+        self.answer()?.forget_acts(before_ms).await
+    }
+}
+
+#[async_trait]
 impl JobStore for Flaky {
     fn name(&self) -> String {
         self.inner.name()
@@ -118,6 +144,9 @@ impl JobStore for Flaky {
     async fn counts(&self, scope: &Scope) -> Result<Counts, StoreError> {
         self.answer()?.counts(scope).await
     }
+    async fn recount(&self) -> Result<u64, StoreError> {
+        self.answer()?.recount().await
+    }
     async fn change(&self, id: JobId, version: i64, change: &Change) -> Result<Option<Job>, StoreError> {
         self.answer()?.change(id, version, change).await
     }
@@ -141,6 +170,12 @@ impl JobStore for Flaky {
     fn fenced(&self, lease: &str, holder: &str) -> Arc<dyn JobStore> {
         Arc::new(Self {
             inner: self.inner.fenced(lease, holder),
+            ..self.clone()
+        })
+    }
+    fn by(&self, act: Act) -> Arc<dyn JobStore> {
+        Arc::new(Self {
+            inner: self.inner.by(act),
             ..self.clone()
         })
     }
@@ -302,10 +337,7 @@ impl Dashboard {
 }
 
 pub(crate) fn caller() -> Caller {
-    Caller {
-        name: "ann".into(),
-        admin: false,
-    }
+    Caller::new("ann", false)
 }
 
 pub(crate) fn shell(script: &str) -> Spec {

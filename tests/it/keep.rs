@@ -17,6 +17,7 @@ const OFTEN: Keep = Keep {
     jobs: None,
     logs_bytes: None,
     log_bytes: None,
+    acts: None,
     every: Duration::from_millis(100),
     clock: labctl::dashboard::control::now_ms,
 };

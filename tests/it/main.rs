@@ -1,6 +1,7 @@
 //! Tests that need neither an engine nor a network: the command line as users see it, and the rules of the source.
 
 mod arch;
+mod audit;
 mod blog;
 mod browser;
 mod bulk;

@@ -251,14 +251,7 @@ async fn a_schedule_whose_template_is_gone_says_so_and_keeps_no_other_from_its_t
         .expect("an origin");
     assert_eq!((origin.version, &origin.parameters["count"]), (1, &json!(1)));
     service
-        .remove_template(
-            &labctl::dashboard::service::Caller {
-                name: "root".into(),
-                admin: true,
-            },
-            "hello",
-            None,
-        )
+        .remove_template(&labctl::dashboard::service::Caller::new("root", true), "hello", None)
         .await
         .expect("deleted");
     dashboard.control.fire_due(at + HOUR).await.expect("looked");

@@ -1,11 +1,13 @@
 //! The stores of the job-dashboard: one suite holds for SQLite and PostgreSQL, and each has tests of its own.
 
+mod audit;
 mod contract;
 mod documents;
 mod fence;
 mod list;
 mod postgres;
 mod sqlite;
+mod together;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

@@ -87,10 +87,7 @@ impl Tokens {
             if known.iter().any(|(other, _)| *other == digest) {
                 return Err((number, "this token is in the file already"));
             }
-            let caller = Caller {
-                name: name.to_owned(),
-                admin,
-            };
+            let caller = Caller::new(name, admin);
             known.push((digest, caller));
         }
         if known.is_empty() {

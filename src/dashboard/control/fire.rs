@@ -13,6 +13,7 @@ use crate::dashboard::job::schedule::{Concurrency, Due, LABEL, Schedule};
 use crate::dashboard::job::spec::{Fault, Spec};
 use crate::dashboard::job::template::{Origin, Template};
 use crate::dashboard::job::{self, Job, State};
+use crate::dashboard::store::audit::{Act, Verb};
 use crate::dashboard::store::documents::{Document, Kind, Mark};
 use crate::dashboard::store::{Created, Filter, JobStore, Key, Listed, NewJob, Page, Scope, StoreError};
 
@@ -211,7 +212,9 @@ impl Control {
             }
             return Ok(left_out(format!("left out, because job {} has not ended", job.id)));
         }
+        let act = |verb| Act::of_server(&format!("schedule {}", schedule.name), verb, now_ms);
         let created = store
+            .by(act(Verb::Create))
             .create(NewJob {
                 id: self.new_id(),
                 owner: owner.to_owned(),
@@ -232,7 +235,7 @@ impl Control {
         if schedule.concurrency == Concurrency::Replace {
             for other in self.unended(schedule, owner).await? {
                 if other.id < job.id {
-                    self.ask_to_end(other).await?;
+                    self.ask_to_end(other, act(Verb::Cancel)).await?;
                 }
             }
         }
@@ -262,10 +265,11 @@ impl Control {
         Ok(jobs.into_iter().map(Listed::into_job).collect())
     }
 
-    async fn ask_to_end(&self, mut job: Job) -> Result<(), StoreError> {
+    async fn ask_to_end(&self, mut job: Job, act: Act) -> Result<(), StoreError> {
+        let store = self.0.store.by(act);
         while !job.state.is_final() && !job.cancelling {
             let change = job::asked_to_end(&job, Some("the next job of its schedule took its place".to_owned()));
-            if self.0.store.change(job.id, job.version, &change).await?.is_some() {
+            if store.change(job.id, job.version, &change).await?.is_some() {
                 return Ok(());
             }
             let Some(now) = self.0.store.job(job.id, &Scope::All).await? else {

@@ -10,6 +10,7 @@ use tokio::time::Instant;
 
 use super::{BATCH, Control};
 use crate::dashboard::job::{Job, State};
+use crate::dashboard::store::audit::{Act, Verb};
 use crate::dashboard::store::{Filter, Page, Scope, StoreError};
 
 /// A job with this label and this value is removed by nobody but who deletes it.
@@ -34,6 +35,8 @@ pub struct Keep {
     pub logs_bytes: Option<u64>,
     /// How many bytes of one job's output are kept, as it was written.
     pub log_bytes: Option<u64>,
+    /// How long it is kept who did what; without it for ever.
+    pub acts: Option<Duration>,
     /// How often it is looked for what is to leave.
     pub every: Duration,
     /// The time in milliseconds since 1970.
@@ -47,6 +50,7 @@ impl Default for Keep {
             jobs: None,
             logs_bytes: None,
             log_bytes: None,
+            acts: None,
             every: Duration::from_secs(30),
             clock: super::now_ms,
         }
@@ -78,14 +82,14 @@ impl Cut {
 pub(super) struct Counted(Option<(Instant, u64)>);
 
 /// Tells whether the clock can be believed: it and the time that passed since the beginning agree.
-struct Clock {
+pub(super) struct Clock {
     read: fn() -> i64,
     began_ms: i64,
     began: Instant,
 }
 
 impl Clock {
-    fn new(read: fn() -> i64) -> Self {
+    pub(super) fn new(read: fn() -> i64) -> Self {
         Self {
             read,
             began_ms: read(),
@@ -95,7 +99,7 @@ impl Clock {
 
     /// Returns the time in milliseconds since 1970; nothing where the clock was put forward or back since it was last
     /// believed. From the next look on the new time is believed: somebody may have put it right.
-    fn believed(&mut self) -> Option<i64> {
+    pub(super) fn believed(&mut self) -> Option<i64> {
         let now = (self.read)();
         let passed = i64::try_from(self.began.elapsed().as_millis()).unwrap_or(i64::MAX);
         let moved = now.saturating_sub(self.began_ms.saturating_add(passed)).unsigned_abs();
@@ -228,7 +232,8 @@ impl Control {
                 if removed >= most {
                     break;
                 }
-                if self.0.store.delete(job.id, &Scope::All).await? {
+                let act = Act::of_server("retention", Verb::Delete, (self.0.keep.clock)());
+                if self.0.store.by(act).delete(job.id, &Scope::All).await? {
                     removed += 1;
                     if removed.is_multiple_of(REMOVED_AT_ONCE) {
                         tokio::time::sleep(PAUSE).await;

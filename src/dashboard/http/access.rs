@@ -1,6 +1,7 @@
 //! One line a request in the log, an id that ties request, response and log together, and a net under panics.
 
 use std::hash::{BuildHasher, RandomState};
+use std::net::IpAddr;
 use std::panic::AssertUnwindSafe;
 use std::sync::LazyLock;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -26,6 +27,10 @@ const PATH_BYTES: usize = 256;
 #[derive(Debug, Clone)]
 pub struct RequestId(pub String);
 
+/// The address of the other end of a request's connection: of the client, or of the last proxy before this server.
+#[derive(Debug, Clone, Copy)]
+pub struct Peer(pub IpAddr);
+
 /// Gives the request its id, serves it, logs it.
 ///
 /// The query is not logged: people put secrets there.
@@ -34,6 +39,7 @@ pub(super) async fn log(mut request: Request, next: Next) -> Response {
     let id = sent_id(request.headers()).unwrap_or_else(made_id);
     let method = request.method().clone();
     let path = shortened(request.uri().path());
+    let peer = request.extensions().get::<Peer>().map(|peer| peer.0.to_canonical());
     request.extensions_mut().insert(RequestId(id.clone()));
 
     let span = tracing::info_span!("request", request_id = %id);
@@ -63,6 +69,7 @@ pub(super) async fn log(mut request: Request, next: Next) -> Response {
         method = %method,
         path,
         actor = actor.map(|actor| actor.0),
+        remote_ip = peer.map(tracing::field::display),
         status = response.status().as_u16(),
         duration_ms = (start.elapsed().as_secs_f64() * 1e6).round() / 1e3,
         request_id = %id,

@@ -8,7 +8,7 @@ use jiff::Timestamp;
 use serde::de::DeserializeOwned;
 
 use super::problem::{Kind, Problem};
-use super::query::{At, List, Log, Occurrences, Wrong};
+use super::query::{Acts, AfterSeal, At, List, Log, Occurrences, Wrong};
 use crate::dashboard::job::JobId;
 use crate::dashboard::job::spec::{Fault, pointer};
 
@@ -79,6 +79,22 @@ impl<S: Send + Sync> FromRequestParts<S> for Occurrences {
 }
 
 impl<S: Send + Sync> FromRequestParts<S> for At {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Problem> {
+        Ok(Self::parse(query(parts))?)
+    }
+}
+
+impl<S: Send + Sync> FromRequestParts<S> for Acts {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Problem> {
+        Ok(Self::parse(query(parts))?)
+    }
+}
+
+impl<S: Send + Sync> FromRequestParts<S> for AfterSeal {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Problem> {

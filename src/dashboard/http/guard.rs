@@ -16,9 +16,10 @@ use axum::middleware::Next;
 use axum::response::Response;
 use base64::Engine as _;
 
+use super::access::{Peer, RequestId};
 use super::problem::{Kind, Problem};
 use crate::dashboard::auth::Auth;
-use crate::dashboard::service::Caller;
+use crate::dashboard::service::{Caller, Via};
 
 const FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 
@@ -117,7 +118,11 @@ fn token(headers: &HeaderMap) -> Option<Vec<u8>> {
 
 /// Lets a request in, or not, and tells the routes who asks.
 pub(super) async fn check(State(guard): State<Guard>, mut request: Request, next: Next) -> Result<Response, Problem> {
-    let caller = guard.admit(request.method(), request.uri(), request.headers())?;
+    let mut caller = guard.admit(request.method(), request.uri(), request.headers())?;
+    caller.via = Via {
+        request_id: request.extensions().get::<RequestId>().map(|id| id.0.as_str().into()),
+        ip: request.extensions().get::<Peer>().map(|peer| peer.0),
+    };
     request.extensions_mut().insert(caller.clone());
     let mut response = next.run(request).await;
     response.extensions_mut().insert(Actor(caller.name));
@@ -166,10 +171,7 @@ mod tests {
     use crate::dashboard::auth::tokens::Tokens;
 
     fn local(hosts: &[&str]) -> Guard {
-        let caller = Caller {
-            name: "me".into(),
-            admin: true,
-        };
+        let caller = Caller::new("me", true);
         Guard::new(Auth::Local(caller), hosts.iter().map(ToString::to_string).collect())
     }
 

@@ -1,7 +1,7 @@
 //! `/jobs`: create, list, count, look at, act on, delete.
 
 use std::fmt::Write as _;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use axum::Json;
 use axum::body::{Body, Bytes};
@@ -151,6 +151,62 @@ pub(super) async fn list(
     if accept::choose(wanted, &LIST_MEDIA) == 1 {
         return export(&api, caller, list).await;
     }
+    let asked = Asked::new(&caller, &list);
+    let shown = api.lists.get(asked, show(&api, &caller, &list)).await?;
+    if conditions.knows(&shown.tag) {
+        return Ok(not_modified(&shown.tag));
+    }
+    let kind = [(header::CONTENT_TYPE, HeaderValue::from_static(LIST_MEDIA[0]))];
+    let mut response = (kind, etag(&shown.tag), shown.body()?).into_response();
+    if let Some(link) = &shown.link {
+        response.headers_mut().insert(header::LINK, link.clone());
+    }
+    Ok(response)
+}
+
+/// Which page is asked for, and by whom as far as it decides what is on it.
+#[derive(Clone, PartialEq, Eq, Hash)]
+pub(super) struct Asked {
+    /// Whose jobs alone are seen.
+    owner: Option<String>,
+    /// As they were sent: the answer says how to ask for the next page.
+    parameters: Vec<(String, String)>,
+    after: Option<JobId>,
+    limit: Option<u32>,
+}
+
+impl Asked {
+    fn new(caller: &Caller, list: &List) -> Self {
+        Self {
+            owner: (!caller.admin).then(|| caller.name.clone()),
+            parameters: list.parameters().to_vec(),
+            after: list.after,
+            limit: list.limit,
+        }
+    }
+}
+
+/// A page as it is shown to all who asked for it at the same moment.
+pub(super) struct Shown {
+    jobs: Vec<Listed>,
+    next: Option<String>,
+    link: Option<HeaderValue>,
+    tag: String,
+    body: OnceLock<Bytes>,
+}
+
+impl Shown {
+    /// Returns the page as JSON, which the first one who does not have it writes.
+    fn body(&self) -> Result<Bytes, Problem> {
+        if let Some(body) = self.body.get() {
+            return Ok(body.clone());
+        }
+        let body = body(&self.jobs, self.next.as_deref()).map_err(|error| internal(&error))?;
+        Ok(self.body.get_or_init(|| body.into()).clone())
+    }
+}
+
+async fn show(api: &Api, caller: &Caller, list: &List) -> Result<Arc<Shown>, Problem> {
     let limit = list.limit.unwrap_or(PAGE_DEFAULT);
     // One more than is shown tells whether there is another page.
     let page = Page {
@@ -158,7 +214,7 @@ pub(super) async fn list(
         limit: limit.saturating_add(1).min(PAGE_LIMIT),
     };
     let service = api.service()?;
-    let mut jobs = service.list(&caller, &list.filter, page).await?;
+    let mut jobs = service.list(caller, &list.filter, page).await?;
     let full = jobs.len() as u64 >= u64::from(limit);
     let more = if jobs.len() as u64 > u64::from(limit) {
         jobs.truncate(limit as usize);
@@ -167,7 +223,7 @@ pub(super) async fn list(
         // The largest page has no room for one more.
         let after = jobs.last().map(|job| job.id);
         !service
-            .list(&caller, &list.filter, Page { after, limit: 1 })
+            .list(caller, &list.filter, Page { after, limit: 1 })
             .await?
             .is_empty()
     } else {
@@ -176,18 +232,14 @@ pub(super) async fn list(
     let next = jobs.last().filter(|_| more).map(|last| list.cursor(last.id));
     let link = next
         .as_deref()
-        .map(|cursor| format!("</jobs?{}>; rel=\"next\"", list.next(cursor)));
-    let tag = page_tag(&jobs, next.is_some());
-    if conditions.knows(&tag) {
-        return Ok(not_modified(&tag));
-    }
-    let body = body(&jobs, next.as_deref()).map_err(|error| internal(&error))?;
-    let kind = [(header::CONTENT_TYPE, HeaderValue::from_static(LIST_MEDIA[0]))];
-    let mut response = (kind, etag(&tag), body).into_response();
-    if let Some(link) = link.and_then(|link| HeaderValue::from_str(&link).ok()) {
-        response.headers_mut().insert(header::LINK, link);
-    }
-    Ok(response)
+        .and_then(|cursor| HeaderValue::from_str(&format!("</jobs?{}>; rel=\"next\"", list.next(cursor))).ok());
+    Ok(Arc::new(Shown {
+        tag: page_tag(&jobs, next.is_some()),
+        jobs,
+        next,
+        link,
+        body: OnceLock::new(),
+    }))
 }
 
 /// An [`ApiPage`] of jobs that are written already.

@@ -17,7 +17,7 @@ use utoipa_axum::routes;
 
 use super::api::{ApiEnd, ApiGap, ApiLine};
 use super::problem::{self, Kind};
-use super::{Api, bulk, events, health, jobs, logs, schedules, templates};
+use super::{Api, audit, bulk, events, health, jobs, logs, schedules, templates};
 use crate::dashboard::job::spec::Fault;
 
 /// What every guarded route may refuse a request with.
@@ -72,6 +72,10 @@ refusals! {
     LogsRefused: Parameter, NoSuchJob, Streams;
     /// Refusals of events.
     EventsRefused: Streams;
+    /// Refusals of what was done.
+    ActsRefused: Parameter, Cursor;
+    /// Refusals of a check of what was done.
+    CheckRefused: Parameter, NotAdmin;
     /// Refusals of a list of documents.
     DocumentsRefused: ;
     /// Refusals of a template.
@@ -117,6 +121,8 @@ pub(super) fn guarded() -> OpenApiRouter<Api> {
         .routes(routes!(schedules::occurrences))
         .routes(routes!(logs::read))
         .routes(routes!(events::watch))
+        .routes(routes!(audit::list))
+        .routes(routes!(audit::check))
 }
 
 /// Returns the routes that everyone may ask, with or without jobs, and their description.
@@ -188,6 +194,7 @@ fn described() -> OpenApi {
             tag("schedules", "Jobs that are made by themselves"),
             tag("logs", "The output of jobs"),
             tag("events", "What happens, as it happens"),
+            tag("audit", "Who did what"),
             tag("health", "Whether the server works"),
         ]))
         .build();
@@ -296,7 +303,7 @@ mod tests {
                     !summary.is_empty() && !summary.ends_with('.'),
                     "{method} {path}: {summary:?}"
                 );
-                let guarded = ["/jobs", "/events", "/templates", "/schedules"]
+                let guarded = ["/jobs", "/events", "/templates", "/schedules", "/audit"]
                     .iter()
                     .any(|part| path.starts_with(part));
                 assert_eq!(operation["responses"].get("401").is_some(), guarded, "{method} {path}");

@@ -67,6 +67,8 @@ kinds! {
     NoSuchSchedule = NOT_FOUND, "no-such-schedule", "There is no such schedule";
     /// The document is somebody else's.
     NotYours = FORBIDDEN, "not-yours", "Only its owner may change it";
+    /// Only an admin may ask for this.
+    NotAdmin = FORBIDDEN, "not-admin", "Only an admin may ask for this";
     /// Another document has the name.
     NameTaken = CONFLICT, "name-taken", "The name is taken";
     /// There are as many as may be.
@@ -269,6 +271,7 @@ impl From<ServiceError> for Problem {
             ServiceError::Missing(What::Template) => Self::new(Kind::NoSuchTemplate),
             ServiceError::Taken(_) => Self::new(Kind::NameTaken).detail(error.to_string()),
             ServiceError::NotYours(_) => Self::new(Kind::NotYours).detail(error.to_string()),
+            ServiceError::NotAdmin => Self::new(Kind::NotAdmin),
             ServiceError::Stale(_) => Self::new(Kind::Stale).detail("read it again, and then decide"),
             ServiceError::TooMany(_) => Self::new(Kind::TooMany).detail(error.to_string()),
             ServiceError::Faulty(What::Schedule, faults) => Self::new(Kind::InvalidSchedule).errors(faults),

@@ -1,5 +1,7 @@
 //! What the query of a request asks for: filters, pages, parts of logs. Pure, and made for hostile input.
 
+mod audit;
+
 use std::collections::BTreeMap;
 
 use jiff::{SignedDuration, Span, SpanRelativeTo, Timestamp};
@@ -13,6 +15,8 @@ use crate::dashboard::log::level::Level;
 use crate::dashboard::service::PAGE_LIMIT;
 use crate::dashboard::service::tail::Select;
 use crate::dashboard::store::{Filter, MinDuration};
+
+pub use self::audit::{Acts, AfterSeal};
 
 /// How many parameters a query may have.
 const PARAMETERS: usize = 64;
@@ -227,6 +231,11 @@ impl List {
         "until",
         "min_duration",
     ];
+
+    /// Returns the parameters but for the cursor, as they were sent.
+    pub fn parameters(&self) -> &[(String, String)] {
+        &self.parameters
+    }
 
     /// Returns the cursor of the page after a job.
     pub fn cursor(&self, last: JobId) -> String {

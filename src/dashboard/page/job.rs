@@ -9,10 +9,11 @@ use serde_json::{Map, Value};
 use super::act::Deed;
 use super::tail::{self, Tail};
 use super::visit::{Failure, Form, Visit, Work};
-use super::{list, show, words};
+use super::{acts, list, show, words};
 use crate::dashboard::control::now_ms;
 use crate::dashboard::job::spec::{Priority, Spec};
 use crate::dashboard::job::{Job, State};
+use crate::dashboard::store::audit::Entry;
 
 /// Shows a job.
 pub(super) async fn page(visit: Visit, Work(service): Work, Path(id): Path<String>) -> Response {
@@ -25,12 +26,21 @@ pub(super) async fn page(visit: Visit, Work(service): Work, Path(id): Path<Strin
         let tail = tail::read(&service, &visit.caller, id).await?;
         let result = service.result(&job).await?;
         let may_rerun = service.rerun_refused(&job).await?.is_none();
-        Ok::<_, Failure>((job, spec, tail, result, may_rerun))
+        let object = format!("job/{id}");
+        let acts = service.acts(&visit.caller, Some(&object), None, acts::SHOWN).await?;
+        Ok::<_, Failure>(Whole {
+            job,
+            may_rerun,
+            spec,
+            tail,
+            result,
+            acts,
+        })
     };
     match shown.await {
-        Ok((job, spec, tail, result, may_rerun)) => {
-            let title = format!("{} · {}", job.name, job.state);
-            let content = content(&visit, &job, may_rerun, &spec, &tail, result.as_ref(), now_ms());
+        Ok(whole) => {
+            let title = format!("{} · {}", whole.job.name, whole.job.state);
+            let content = content(&visit, &whole, now_ms());
             visit.page(StatusCode::OK, &title, Some("job.js"), &content)
         }
         Err(failure) => visit.failure(failure),
@@ -63,21 +73,25 @@ pub(super) async fn head(
     }
 }
 
-/// Returns the content of the page.
-pub(super) fn content(
-    visit: &Visit,
-    job: &Job,
+/// All there is on the page.
+struct Whole {
+    job: Job,
     may_rerun: bool,
-    spec: &Spec,
-    tail: &Tail,
-    result: Option<&Map<String, Value>>,
-    now_ms: i64,
-) -> Markup {
+    spec: Spec,
+    tail: Tail,
+    result: Option<Map<String, Value>>,
+    acts: Vec<Entry>,
+}
+
+/// Returns the content of the page.
+fn content(visit: &Visit, whole: &Whole, now_ms: i64) -> Markup {
     html! {
-        (summary(visit, job, may_rerun, now_ms))
-        @if let Some(result) = result { (came_to(result)) }
-        (log(job, tail))
-        (specification(spec))
+        (summary(visit, &whole.job, whole.may_rerun, now_ms))
+        @if let Some(result) = &whole.result { (came_to(result)) }
+        (log(&whole.job, &whole.tail))
+        (specification(&whole.spec))
+        // Jobs of an older labctl have none.
+        @if !whole.acts.is_empty() { (acts::section(&whole.acts, now_ms)) }
     }
 }
 
@@ -281,24 +295,20 @@ mod tests {
     use crate::dashboard::job::JobId;
 
     fn html(job: &Job, spec: &str, log: &str) -> String {
-        let spec = serde_json::from_str(spec).expect("a spec");
-        let tail = Tail {
-            text: log.to_owned(),
-            first: 1,
-            last: 2,
+        let whole = Whole {
+            job: job.clone(),
+            may_rerun: true,
+            spec: serde_json::from_str(spec).expect("a spec"),
+            tail: Tail {
+                text: log.to_owned(),
+                first: 1,
+                last: 2,
+            },
+            result: serde_json::from_str(RESULT).ok(),
+            acts: Vec::new(),
         };
         let visit = super::super::visit::tests::visit();
-        let result = serde_json::from_str(RESULT).ok();
-        content(
-            &visit,
-            job,
-            true,
-            &spec,
-            &tail,
-            result.as_ref(),
-            job.created_ms + 300_000,
-        )
-        .into_string()
+        content(&visit, &whole, job.created_ms + 300_000).into_string()
     }
 
     fn words(html: &str) -> String {

@@ -119,7 +119,9 @@ impl From<ServiceError> for Failure {
                 text,
                 format!("The {kind} was deleted, it never was, or it belongs to somebody else."),
             ),
-            ServiceError::NotYours(_) => Self::new(StatusCode::FORBIDDEN, "This cannot be done", text),
+            ServiceError::NotYours(_) | ServiceError::NotAdmin => {
+                Self::new(StatusCode::FORBIDDEN, "This cannot be done", text)
+            }
             ServiceError::Faulty(_, faults) | ServiceError::Arguments(faults) => {
                 let faults = faults
                     .iter()
@@ -428,10 +430,7 @@ pub(super) mod tests {
     /// A visit of a browser that was here before.
     pub(in super::super) fn visit() -> Visit {
         Visit {
-            caller: Caller {
-                name: "anna".to_owned(),
-                admin: true,
-            },
+            caller: Caller::new("anna", true),
             token: OWN.to_owned(),
             fresh: false,
             theme: None,

@@ -16,6 +16,7 @@ use crate::dashboard::job::JobId;
 use crate::dashboard::job::schedule::{Concurrency, Schedule};
 use crate::dashboard::job::spec::Fault;
 use crate::dashboard::job::template::{Origin, Template};
+use crate::dashboard::store::audit::Verb;
 use crate::dashboard::store::documents::{Document, Kind, Mark, NewDocument};
 use crate::dashboard::store::{Created, Scope, StoreError};
 
@@ -79,7 +80,8 @@ impl Service {
             now_ms: now_ms(),
             text: text(document)?,
         };
-        let added = self.0.store.add_document(kind, &new).await?;
+        let store = self.store_for(caller, Verb::Create, None);
+        let added = store.add_document(kind, &new).await?;
         kept(added.ok_or(ServiceError::Taken(kind))?)
     }
 
@@ -103,8 +105,10 @@ impl Service {
         kind: Kind,
         name: &str,
         version: Option<i64>,
+        verb: Verb,
         make: impl Fn(T) -> T,
     ) -> Result<Kept<T>> {
+        let store = self.store_for(caller, verb, None);
         loop {
             let now = self.own(caller, kind, name).await?;
             if version.is_some_and(|version| version != now.version) {
@@ -113,11 +117,7 @@ impl Service {
             let number = now.version;
             let before: Kept<T> = kept(now)?;
             let text = text(&make(before.document))?;
-            let changed = self
-                .0
-                .store
-                .change_document(kind, name, number, &text, now_ms())
-                .await?;
+            let changed = store.change_document(kind, name, number, &text, now_ms()).await?;
             if let Some(changed) = changed {
                 return kept(changed);
             }
@@ -125,12 +125,13 @@ impl Service {
     }
 
     async fn remove(&self, caller: &Caller, kind: Kind, name: &str, version: Option<i64>) -> Result<()> {
+        let store = self.store_for(caller, Verb::Delete, None);
         loop {
             let now = self.own(caller, kind, name).await?;
             if version.is_some_and(|version| version != now.version) {
                 return Err(ServiceError::Stale(kind));
             }
-            if self.0.store.remove_document(kind, name, now.version).await? {
+            if store.remove_document(kind, name, now.version).await? {
                 return Ok(());
             }
         }
@@ -187,7 +188,8 @@ impl Service {
         if !faults.is_empty() {
             return Err(ServiceError::Faulty(Kind::Template, faults));
         }
-        self.change(caller, Kind::Template, name, version, |_: Template| template.clone())
+        let make = |_: Template| template.clone();
+        self.change(caller, Kind::Template, name, version, Verb::Change, make)
             .await
     }
 
@@ -220,7 +222,8 @@ impl Service {
             version: template.version,
             parameters: template.document.shown(parameters),
         };
-        self.create_from(caller, spec, key, Some(origin), None).await
+        let act = caller.act(Verb::Create, None);
+        self.create_from(&caller.name, act, spec, key, Some(origin), None).await
     }
 
     /// Returns how a job was made from a template, where it was.
@@ -322,8 +325,9 @@ impl Service {
             return Err(renamed(Kind::Schedule));
         }
         self.check(schedule).await?;
+        let make = |_: Schedule| schedule.clone();
         let changed = self
-            .change(caller, Kind::Schedule, name, version, |_: Schedule| schedule.clone())
+            .change(caller, Kind::Schedule, name, version, Verb::Change, make)
             .await?;
         self.0.control.plan();
         Ok(changed)
@@ -344,12 +348,9 @@ impl Service {
         if now.document.suspend == suspend && version.is_none_or(|version| version == now.version) {
             return Ok(now);
         }
-        let changed = self
-            .change(caller, Kind::Schedule, name, version, |schedule| Schedule {
-                suspend,
-                ..schedule
-            })
-            .await?;
+        let make = |schedule| Schedule { suspend, ..schedule };
+        let verb = if suspend { Verb::Suspend } else { Verb::Resume };
+        let changed = self.change(caller, Kind::Schedule, name, version, verb, make).await?;
         self.0.control.plan();
         Ok(changed)
     }
@@ -365,11 +366,8 @@ impl Service {
         let asked = text(&("schedule", name))?;
         let key = key.map(|key| checked_key(key, asked.as_bytes(), None)).transpose()?;
         // The jobs of a schedule are its owner's, whoever has it make one.
-        let owner = Caller {
-            name: schedule.owner,
-            admin: false,
-        };
-        self.create_from(&owner, spec, key, origin, None).await
+        let act = caller.act(Verb::Create, Some(format!("schedule/{name}")));
+        self.create_from(&schedule.owner, act, spec, key, origin, None).await
     }
 
     /// Returns the occurrences of a schedule from a time on until another one, both in milliseconds since 1970, with how its
@@ -428,11 +426,9 @@ impl Service {
                 job.id
             )));
         }
-        let owner = Caller {
-            name: schedule.owner,
-            admin: false,
-        };
-        self.create_from(&owner, spec, Some(key), origin, None).await
+        let act = caller.act(Verb::Create, Some(format!("schedule/{name}")));
+        self.create_from(&schedule.owner, act, spec, Some(key), origin, None)
+            .await
     }
 
     /// Deletes a schedule. Its jobs stay.

@@ -146,6 +146,11 @@ pub trait Documents: Send + Sync {
     async fn set_mark(&self, schedule: &str, before: Option<i64>, mark: &Mark) -> Result<bool, StoreError>;
 }
 
+/// Returns how a version is written down in [`super::audit`].
+pub(super) fn version(number: i64) -> String {
+    format!("version {number}")
+}
+
 pub(super) const LIST: &str = "SELECT name, owner, version, created_ms, changed_ms, document FROM documents
     WHERE kind = $1 AND ($2 IS NULL OR owner = $2) ORDER BY name";
 
@@ -170,7 +175,8 @@ pub(super) const CHANGE: &str = "UPDATE documents SET version = version + 1, cha
 pub(super) const KEEP: &str = "INSERT INTO document_versions (kind, name, version, owner, changed_ms, document)
     SELECT kind, name, version, owner, changed_ms, document FROM documents WHERE kind = $1 AND name = $2";
 
-pub(super) const REMOVE: &str = "DELETE FROM documents WHERE kind = $1 AND name = $2 AND version = $3";
+pub(super) const REMOVE: &str = "DELETE FROM documents WHERE kind = $1 AND name = $2 AND version = $3
+    RETURNING owner";
 
 pub(super) const REMOVE_MARK: &str = "DELETE FROM schedule_marks WHERE name = $1";
 

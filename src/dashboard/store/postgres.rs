@@ -8,6 +8,9 @@
 //!
 //! A connection that breaks is an error for whoever uses it then, and the next one opens another.
 
+mod audit;
+mod counters;
+mod create;
 mod documents;
 mod listen;
 mod read;
@@ -26,6 +29,7 @@ use sqlx::postgres::{PgArguments, PgConnectOptions, PgConnection, PgPool, PgPool
 use sqlx::{AssertSqlSafe, ConnectOptions as _, Connection as _, Executor as _, Postgres as Driver, Row as _};
 use tokio::sync::broadcast;
 
+use super::audit::Act;
 use super::list::{self, columns};
 use super::listed::{Listed, Rows};
 use super::row::{self, get};
@@ -70,6 +74,8 @@ const SESSION: &str = "SET statement_timeout = '5s'; SET lock_timeout = '2s';
 pub struct Postgres {
     inner: Arc<Inner>,
     fence: Option<Arc<Fence>>,
+    /// What is written down beside what it changes.
+    act: Option<Arc<Act>>,
 }
 
 struct Inner {
@@ -83,6 +89,8 @@ struct Inner {
     changes: broadcast::Sender<Changed>,
     options: PgConnectOptions,
     wire: wire::Place,
+    /// Jobs that wait to be created.
+    waiting: create::Waiting,
     _listener: listen::Listener,
 }
 
@@ -123,11 +131,13 @@ impl Postgres {
             changes,
             options,
             wire: wire::Place::default(),
+            waiting: create::Waiting::default(),
             _listener: listener,
         };
         Ok(Self {
             inner: Arc::new(inner),
             fence: None,
+            act: None,
         })
     }
 
@@ -354,6 +364,10 @@ impl JobStore for Postgres {
         .await
     }
 
+    async fn recount(&self) -> Result<u64, StoreError> {
+        timely(self.write_recount()).await
+    }
+
     async fn change(&self, id: JobId, version: i64, change: &Change) -> Result<Option<Job>, StoreError> {
         timely(self.write_change(id, version, change)).await
     }
@@ -479,6 +493,13 @@ impl JobStore for Postgres {
                 lease: lease.to_owned(),
                 holder: holder.to_owned(),
             })),
+            ..self.clone()
+        })
+    }
+
+    fn by(&self, act: Act) -> Arc<dyn JobStore> {
+        Arc::new(Self {
+            act: Some(Arc::new(act)),
             ..self.clone()
         })
     }

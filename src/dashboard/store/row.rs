@@ -6,6 +6,7 @@ use anyhow::{Context as _, anyhow};
 use serde::{Deserialize, Deserializer};
 use sqlx::{ColumnIndex, Decode, Row, Type};
 
+use super::audit::{Entry, Seal};
 use super::documents::{Document, Mark};
 use super::list::columns;
 use super::listed::Key;
@@ -296,6 +297,54 @@ pub(super) fn spec(text: &str) -> Result<Spec, StoreError> {
     serde_json::from_str(text)
         .context("read the spec of a job")
         .map_err(broken)
+}
+
+/// Reads an entry from a row with the columns of [`super::audit::COLUMNS`].
+pub(super) fn act<'r, R>(row: &'r R) -> Result<Entry, StoreError>
+where
+    R: Row,
+    usize: ColumnIndex<R>,
+    i64: Decode<'r, R::Database> + Type<R::Database>,
+    String: Decode<'r, R::Database> + Type<R::Database>,
+    Option<String>: Decode<'r, R::Database> + Type<R::Database>,
+{
+    Ok(Entry {
+        number: get(row, 0)?,
+        at_ms: get(row, 1)?,
+        actor: get(row, 2)?,
+        verb: get(row, 3)?,
+        object: get(row, 4)?,
+        owner: get(row, 5)?,
+        before: get(row, 6)?,
+        after: get(row, 7)?,
+        request_id: get(row, 8)?,
+        ip: get(row, 9)?,
+    })
+}
+
+/// Reads a seal from `place, first, last, entries, at_ms, previous, digest`.
+pub(super) fn seal<'r, R>(row: &'r R) -> Result<Seal, StoreError>
+where
+    R: Row,
+    usize: ColumnIndex<R>,
+    i64: Decode<'r, R::Database> + Type<R::Database>,
+    Vec<u8>: Decode<'r, R::Database> + Type<R::Database>,
+{
+    let digest = |place| -> Result<[u8; 32], StoreError> {
+        let bytes: Vec<u8> = get(row, place)?;
+        bytes
+            .try_into()
+            .map_err(|_| broken(anyhow!("a digest of another length is stored")))
+    };
+    Ok(Seal {
+        place: get(row, 0)?,
+        first: get(row, 1)?,
+        last: get(row, 2)?,
+        entries: get(row, 3)?,
+        at_ms: get(row, 4)?,
+        before: digest(5)?,
+        digest: digest(6)?,
+    })
 }
 
 /// Returns a job as it is after a change.

@@ -7,6 +7,8 @@
 //! is told that a job is there may rely on it, and the one that says that a job's log is stored whole, because after it
 //! the runner forgets its own copy.
 
+mod audit;
+mod counters;
 mod create;
 mod documents;
 mod readers;
@@ -27,6 +29,7 @@ use sqlx::{AssertSqlSafe, ConnectOptions as _, Sqlite as Driver};
 use tokio::sync::{Mutex, broadcast};
 
 use self::readers::{Deadline, Reader, Readers};
+use super::audit::Act;
 use super::list::{self, Ask, Bind, Dialect, Reach, Statement, columns};
 use super::listed::{Key, Listed, Rows};
 use super::row::{self, get};
@@ -62,6 +65,8 @@ pub struct Settings {
 pub struct Sqlite {
     inner: Arc<Inner>,
     fence: Option<Arc<Fence>>,
+    /// What is written down beside what it changes.
+    act: Option<Arc<Act>>,
 }
 
 struct Inner {
@@ -177,6 +182,7 @@ impl Sqlite {
                 changes: broadcast::Sender::new(CHANGES),
             }),
             fence: None,
+            act: None,
         })
     }
 
@@ -350,6 +356,11 @@ impl JobStore for Sqlite {
         Ok(counts)
     }
 
+    async fn recount(&self) -> Result<u64, StoreError> {
+        let store = self.clone();
+        self.settled(async move { store.write_recount().await }).await
+    }
+
     async fn change(&self, id: JobId, version: i64, change: &Change) -> Result<Option<Job>, StoreError> {
         let (store, change) = (self.clone(), change.clone());
         self.settled(async move { store.write_change(id, version, change).await })
@@ -446,6 +457,13 @@ impl JobStore for Sqlite {
                 lease: lease.to_owned(),
                 holder: holder.to_owned(),
             })),
+            ..self.clone()
+        })
+    }
+
+    fn by(&self, act: Act) -> Arc<dyn JobStore> {
+        Arc::new(Self {
+            act: Some(Arc::new(act)),
             ..self.clone()
         })
     }

@@ -536,3 +536,35 @@ async fn lists_are_planned_alike_whatever_the_database_knows_of_its_tables() {
     assert!(planned[0] > 100 && planned[0] == planned[1], "{planned:?}");
     drop(store);
 }
+
+#[tokio::test]
+async fn counters_that_are_off_are_put_right() {
+    let Some(cluster) = shared().await else { return };
+    let url = cluster.database().await;
+    let store = open(&url).await;
+    let mut jobs = Vec::new();
+    for ms in 0..9 {
+        jobs.push(create(&store, new_job(["ada", "bob"][usize::from(ms % 3 == 0)], "counted", ms)).await);
+    }
+    bring(&store, &jobs[0], State::Running).await;
+    assert_eq!(store.recount().await.expect("an answer"), 0);
+    let scopes = [
+        Scope::All,
+        Scope::Owner("ada".into()),
+        Scope::Owner("bob".into()),
+        Scope::Owner("eve".into()),
+    ];
+    let mut right = Vec::new();
+    for scope in &scopes {
+        right.push(store.counts(scope).await.expect("an answer"));
+    }
+    let mut other = raw(&url).await;
+    // One is gone, one is of nobody, and everybody's are off by more than there are.
+    let wrong = "DELETE FROM job_counts WHERE owner = 'ada'; UPDATE job_totals SET n = n - 100 WHERE n > 0;";
+    sqlx::raw_sql(wrong).execute(&mut other).await.expect("changed");
+    assert!(store.recount().await.expect("an answer") > 100);
+    for (scope, right) in scopes.iter().zip(right) {
+        assert_eq!(store.counts(scope).await.expect("an answer"), right, "{scope:?}");
+    }
+    assert_eq!(store.recount().await.expect("an answer"), 0);
+}

@@ -105,10 +105,7 @@ impl Drop for Board {
 }
 
 pub(super) fn me() -> Caller {
-    Caller {
-        name: "zoe".to_owned(),
-        admin: false,
-    }
+    Caller::new("zoe", false)
 }
 
 impl Board {

@@ -3,9 +3,8 @@
 use std::collections::BTreeMap;
 
 use async_trait::async_trait;
-use sqlx::Acquire as _;
 
-use super::{Postgres, Whose, fault, timely};
+use super::{Postgres, Whose, audit, fault, timely};
 use crate::dashboard::job::JobId;
 use crate::dashboard::job::template::Origin;
 use crate::dashboard::store::documents::{self, Document, Documents, Kind, Mark, NewDocument};
@@ -14,9 +13,14 @@ use crate::dashboard::store::{Scope, StoreError};
 
 impl Postgres {
     /// Does a statement that returns the document, and keeps its new version.
-    async fn write_document(&self, kind: Kind, query: super::Query<'_>) -> Result<Option<Document>, StoreError> {
+    async fn write_document(
+        &self,
+        kind: Kind,
+        query: super::Query<'_>,
+        before: Option<i64>,
+    ) -> Result<Option<Document>, StoreError> {
         let mut connection = self.connection().await?;
-        let mut transaction = connection.begin().await.map_err(fault::postgres)?;
+        let mut transaction = audit::begin(&mut connection, self.act.as_deref()).await?;
         let found = query.fetch_optional(&mut *transaction).await.map_err(fault::postgres)?;
         let Some(document) = found.as_ref().map(row::document).transpose()? else {
             return Ok(None);
@@ -24,6 +28,11 @@ impl Postgres {
         if kind.keeps_versions() {
             let keep = sqlx::query(documents::KEEP).bind(kind.number()).bind(&document.name);
             keep.execute(&mut *transaction).await.map_err(fault::postgres)?;
+        }
+        if let Some(act) = &self.act {
+            let object = format!("{kind}/{}", document.name);
+            let (before, after) = (before.map(documents::version), documents::version(document.version));
+            audit::add(&mut transaction, act, object, &document.owner, before, Some(after)).await?;
         }
         transaction.commit().await.map_err(fault::postgres)?;
         Ok(Some(document))
@@ -71,7 +80,7 @@ impl Documents for Postgres {
             .bind(row::clean(&new.owner))
             .bind(new.now_ms)
             .bind(&new.text);
-        timely(self.write_document(kind, query)).await
+        timely(self.write_document(kind, query, None)).await
     }
 
     async fn change_document(
@@ -88,20 +97,25 @@ impl Documents for Postgres {
             .bind(version)
             .bind(text)
             .bind(now_ms);
-        timely(self.write_document(kind, query)).await
+        timely(self.write_document(kind, query, Some(version))).await
     }
 
     async fn remove_document(&self, kind: Kind, name: &str, version: i64) -> Result<bool, StoreError> {
         timely(async {
             let mut connection = self.connection().await?;
-            let mut transaction = connection.begin().await.map_err(fault::postgres)?;
+            let mut transaction = audit::begin(&mut connection, self.act.as_deref()).await?;
             let query = sqlx::query(documents::REMOVE)
                 .bind(kind.number())
                 .bind(row::clean(name))
                 .bind(version);
-            let done = query.execute(&mut *transaction).await.map_err(fault::postgres)?;
-            if done.rows_affected() == 0 {
+            let removed = query.fetch_optional(&mut *transaction).await.map_err(fault::postgres)?;
+            let Some(removed) = removed else {
                 return Ok(false);
+            };
+            if let Some(act) = &self.act {
+                let (object, owner): (_, String) = (format!("{kind}/{name}"), row::get(&removed, 0)?);
+                let before = Some(documents::version(version));
+                audit::add(&mut transaction, act, object, &owner, before, None).await?;
             }
             if kind == Kind::Schedule {
                 let query = sqlx::query(documents::REMOVE_MARK).bind(row::clean(name));

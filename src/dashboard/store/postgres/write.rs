@@ -2,45 +2,14 @@
 
 use std::time::Duration;
 
-use anyhow::anyhow;
-use sqlx::{Acquire as _, PgConnection};
+use sqlx::PgConnection;
 
-use super::{Postgres, fault, listen};
+use super::{Postgres, audit, fault, listen};
 use crate::dashboard::job::{Change, Job, JobId, State};
 use crate::dashboard::log::Chunk;
+use crate::dashboard::store::StoreError;
 use crate::dashboard::store::list::columns;
-use crate::dashboard::store::row::{self, get};
-use crate::dashboard::store::{Created, ID_TRIES, Key, NewJob, StoreError, gram};
-
-/// How often a request with a key is tried again that met another one which then came to nothing.
-const KEY_TRIES: u32 = 8;
-
-/// Creates a job with all that belongs to it, unless its key is known. The rows of counters are written in one order, so
-/// that nobody waits in a circle.
-const CREATE: &str = "WITH key AS (
-        INSERT INTO job_keys (owner, key, body, id) SELECT $3, $9, $10, $1 WHERE $9 IS NOT NULL
-        ON CONFLICT (owner, key) DO NOTHING RETURNING id
-    ), job AS (
-        INSERT INTO jobs (id, name, owner, state, template, labels, parent, created_ms, reason)
-        SELECT $1, $2, $3, $4, $5, $6, $7, $8, $17 WHERE $9 IS NULL OR EXISTS (SELECT FROM key)
-        RETURNING id, owner, state
-    ), spec AS (
-        INSERT INTO job_specs (id, spec) SELECT id, $11 FROM job
-    ), origin AS (
-        INSERT INTO job_origins (id, version, parameters) SELECT id, $15, $16 FROM job WHERE $15 IS NOT NULL
-    ), names AS (
-        INSERT INTO job_names (id, grams) SELECT id, $12 FROM job
-    ), labels AS (
-        INSERT INTO job_labels (name, value, id)
-        SELECT l.name, l.value, job.id FROM job, unnest($13::text[], $14::text[]) l (name, value)
-    ), counts AS (
-        INSERT INTO job_counts (owner, state, shard, n) SELECT owner, state, id % 4, 1 FROM job
-        ON CONFLICT (owner, state, shard) DO UPDATE SET n = job_counts.n + excluded.n
-    ), totals AS (
-        INSERT INTO job_totals (state, shard, n) SELECT state, id % 16, 1 FROM job
-        ON CONFLICT (state, shard) DO UPDATE SET n = job_totals.n + excluded.n
-    )
-    SELECT id, pg_notify('labctl_jobs', 'c' || id) FROM job";
+use crate::dashboard::store::row;
 
 /// Changes a row that has a version, and its counters where the state changes.
 const CHANGE: &str = concat!(
@@ -95,88 +64,6 @@ const APPEND: &str = "WITH old AS (
     ON CONFLICT (shard) DO UPDATE SET bytes = log_totals.bytes + excluded.bytes";
 
 impl Postgres {
-    pub(super) async fn write_new(&self, new: NewJob) -> Result<Created, StoreError> {
-        let mut id = new.id;
-        let (mut taken, mut met) = (0, 0);
-        loop {
-            match self.insert(&new, id).await {
-                Ok(true) => return Ok(Created::New(row::fresh(&new, id))),
-                // Another server made the same id in the same millisecond.
-                Err(error) if taken < ID_TRIES && is(&error, "23505") => {
-                    taken += 1;
-                    id = JobId::after(Some(id), new.created_ms, 0);
-                }
-                Err(error) => return Err(fault::postgres(error)),
-                Ok(false) => {
-                    if let Some(key) = &new.key
-                        && let Some(job) = self.replayed(&new.owner, key).await?
-                    {
-                        return Ok(Created::Replayed(job));
-                    }
-                    // The job of the key was deleted just now, or is not to be seen yet.
-                    met += 1;
-                    if met > KEY_TRIES {
-                        return Err(StoreError::Timeout(anyhow!(
-                            "the idempotency key is taken by a job that is not there"
-                        )));
-                    }
-                }
-            }
-        }
-    }
-
-    /// Says whether the job was created; it was not where its key is known.
-    async fn insert(&self, new: &NewJob, id: JobId) -> Result<bool, sqlx::Error> {
-        let job = row::fresh(new, id);
-        let encode = |error: StoreError| sqlx::Error::Encode(error.into());
-        let grams: Vec<i32> = gram::of_name(&job.name).into_iter().map(gram::Gram::number).collect();
-        let (names, values): (Vec<&String>, Vec<&String>) = job.labels.iter().unzip();
-        let query = sqlx::query(CREATE)
-            .bind(id.number())
-            .bind(&job.name)
-            .bind(&job.owner)
-            .bind(job.state.number())
-            .bind(job.template.as_deref())
-            .bind(row::labels_text(&job.labels).map_err(encode)?)
-            .bind(job.parent.map(JobId::number))
-            .bind(job.created_ms)
-            .bind(new.key.as_ref().map(|key| key.key.as_str()))
-            .bind(new.key.as_ref().map(|key| key.body.as_slice()))
-            .bind(row::spec_text(&new.spec).map_err(encode)?)
-            .bind(grams)
-            .bind(names)
-            .bind(values)
-            .bind(new.template.as_ref().map(|origin| origin.version))
-            .bind(
-                new.template
-                    .as_ref()
-                    .map(row::parameters_text)
-                    .transpose()
-                    .map_err(encode)?,
-            )
-            .bind(job.reason.as_deref());
-        let mut connection = self.inner.pool.acquire().await?;
-        Ok(query.fetch_optional(&mut *connection).await?.is_some())
-    }
-
-    /// Returns the job that a key was used for.
-    pub(super) async fn replayed(&self, owner: &str, key: &Key) -> Result<Option<Job>, StoreError> {
-        let mut connection = self.connection().await?;
-        let sql = concat!(
-            "SELECT ",
-            columns!("jobs"),
-            ", k.body FROM job_keys k JOIN jobs ON jobs.id = k.id WHERE k.owner = $1 AND k.key = $2"
-        );
-        let query = sqlx::query(sql).bind(owner).bind(&key.key);
-        let Some(row) = query.fetch_optional(&mut *connection).await.map_err(fault::postgres)? else {
-            return Ok(None);
-        };
-        if get::<_, Vec<u8>>(&row, 17)? != key.body {
-            return Err(StoreError::KeyReused);
-        }
-        row::job(&row).map(Some)
-    }
-
     pub(super) async fn write_change(
         &self,
         id: JobId,
@@ -220,16 +107,28 @@ impl Postgres {
             .bind(ended)
             .bind(self.fence.as_ref().map(|fence| fence.lease.as_str()))
             .bind(self.fence.as_ref().map(|fence| fence.holder.as_str()));
-        let row = query.fetch_optional(&mut *connection).await.map_err(fault::postgres)?;
-        if row.is_none() {
-            self.holds(&mut connection).await?;
-        }
-        row.as_ref().map(row::job).transpose()
+        let Some(act) = &self.act else {
+            let row = query.fetch_optional(&mut *connection).await.map_err(fault::postgres)?;
+            if row.is_none() {
+                self.holds(&mut connection).await?;
+            }
+            return row.as_ref().map(row::job).transpose();
+        };
+        let mut transaction = audit::begin(&mut connection, Some(act)).await?;
+        let row = query.fetch_optional(&mut *transaction).await.map_err(fault::postgres)?;
+        let Some(job) = row.as_ref().map(row::job).transpose()? else {
+            self.holds(&mut transaction).await?;
+            return Ok(None);
+        };
+        let after = Some(job.state.name().to_owned());
+        audit::add(&mut transaction, act, format!("job/{id}"), &job.owner, None, after).await?;
+        transaction.commit().await.map_err(fault::postgres)?;
+        Ok(Some(job))
     }
 
     pub(super) async fn write_delete(&self, id: JobId, owner: Option<&str>) -> Result<bool, StoreError> {
         let mut connection = self.connection().await?;
-        let mut transaction = connection.begin().await.map_err(fault::postgres)?;
+        let mut transaction = audit::begin(&mut connection, self.act.as_deref()).await?;
         let number = id.number();
         // Whoever stores a part of its log at this moment is waited for, and then its part is seen.
         let sql = concat!(
@@ -277,6 +176,10 @@ impl Postgres {
             .bind(job.state.number())
             .bind(listen::deleted(id, &job.owner));
         query.execute(&mut *transaction).await.map_err(fault::postgres)?;
+        if let Some(act) = &self.act {
+            let before = Some(job.state.name().to_owned());
+            audit::add(&mut transaction, act, format!("job/{id}"), &job.owner, before, None).await?;
+        }
         transaction.commit().await.map_err(fault::postgres)?;
         Ok(true)
     }
@@ -303,7 +206,7 @@ impl Postgres {
     }
 
     /// Says whether the lease is still had by whom this store is for.
-    async fn holds(&self, connection: &mut PgConnection) -> Result<(), StoreError> {
+    pub(super) async fn holds(&self, connection: &mut PgConnection) -> Result<(), StoreError> {
         let Some(fence) = &self.fence else { return Ok(()) };
         let query = sqlx::query("SELECT FROM leases WHERE name = $1 AND holder = $2");
         let query = query.bind(&fence.lease).bind(&fence.holder);
@@ -331,7 +234,7 @@ impl Postgres {
 }
 
 /// Returns whether an error of the database has a code.
-fn is(error: &sqlx::Error, code: &str) -> bool {
+pub(super) fn is(error: &sqlx::Error, code: &str) -> bool {
     error
         .as_database_error()
         .and_then(sqlx::error::DatabaseError::code)

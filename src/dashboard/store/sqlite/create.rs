@@ -4,15 +4,16 @@
 //! comes while one is pushed waits with the others, and the next commit has them all.
 
 use std::collections::VecDeque;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use anyhow::Context as _;
 use sqlx::SqliteConnection;
 use tokio::sync::oneshot;
 
 use super::write::{Kind, Write, row_of};
-use super::{Sqlite, fault};
+use super::{Sqlite, audit, fault};
 use crate::dashboard::job::{Job, JobId};
+use crate::dashboard::store::audit::Act;
 use crate::dashboard::store::row::{self, get};
 use crate::dashboard::store::{Changed, Created, ID_TRIES, Key, NewJob, StoreError, documents, gram};
 
@@ -21,20 +22,23 @@ const TOGETHER: usize = 256;
 
 /// Jobs that wait to be created, and who is told what became of them.
 #[derive(Default)]
-pub(super) struct Waiting(Mutex<VecDeque<(NewJob, Answer)>>);
+pub(super) struct Waiting(Mutex<VecDeque<(Ask, Answer)>>);
 
 type Answer = oneshot::Sender<Result<Created, StoreError>>;
 
+/// A job, and who is written down as having created it.
+type Ask = (NewJob, Option<Arc<Act>>);
+
 impl Waiting {
     /// Adds one; says whether it is the first, for which somebody has to be sent.
-    fn add(&self, new: NewJob, answer: Answer) -> bool {
+    fn add(&self, new: Ask, answer: Answer) -> bool {
         let mut waiting = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         waiting.push_back((new, answer));
         waiting.len() == 1
     }
 
     /// Takes some; says whether others are left.
-    fn take(&self) -> (Vec<(NewJob, Answer)>, bool) {
+    fn take(&self) -> (Vec<(Ask, Answer)>, bool) {
         let mut waiting = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let count = waiting.len().min(TOGETHER);
         (waiting.drain(..count).collect(), !waiting.is_empty())
@@ -54,7 +58,7 @@ const CREATE: &str = "INSERT INTO jobs (id, name, owner, state, reason, template
 impl Sqlite {
     pub(super) async fn write_new(&self, new: NewJob) -> Result<Created, StoreError> {
         let (answer, answered) = oneshot::channel();
-        if self.inner.waiting.add(new, answer) {
+        if self.inner.waiting.add((new, self.act.clone()), answer) {
             let store = self.clone();
             // Nobody has to wait for it: a request that is given up leaves the others theirs.
             tokio::spawn(async move { while store.write_waiting().await {} });
@@ -70,7 +74,7 @@ impl Sqlite {
         let begun = self.begin(Kind::Durable).await;
         // Not before: whoever came while it was somebody else's turn comes with them.
         let (batch, more) = self.inner.waiting.take();
-        let (news, answers): (Vec<NewJob>, Vec<Answer>) = batch.into_iter().unzip();
+        let (news, answers): (Vec<Ask>, Vec<Answer>) = batch.into_iter().unzip();
         let created = match begun {
             Ok(write) => self.write_together(write, &news).await,
             Err(error) => Err(error),
@@ -101,7 +105,7 @@ impl Sqlite {
         more
     }
 
-    async fn write_one(&self, new: NewJob) -> Result<Created, StoreError> {
+    async fn write_one(&self, new: Ask) -> Result<Created, StoreError> {
         let written = async {
             let write = self.begin(Kind::Durable).await?;
             let created = self.write_together(write, std::slice::from_ref(&new)).await?;
@@ -118,11 +122,11 @@ impl Sqlite {
     async fn write_together(
         &self,
         mut write: Write<'_>,
-        news: &[NewJob],
+        news: &[Ask],
     ) -> Result<Vec<Result<Created, StoreError>>, StoreError> {
         let mut all = Vec::with_capacity(news.len());
-        for new in news {
-            all.push(match create(&mut write.connection, new).await {
+        for (new, act) in news {
+            all.push(match create(&mut write.connection, new, act.as_deref()).await {
                 Err(StoreError::KeyReused) => Err(StoreError::KeyReused),
                 created => Ok(created?),
             });
@@ -141,7 +145,7 @@ impl Sqlite {
     }
 }
 
-async fn create(connection: &mut SqliteConnection, new: &NewJob) -> Result<Created, StoreError> {
+async fn create(connection: &mut SqliteConnection, new: &NewJob, act: Option<&Act>) -> Result<Created, StoreError> {
     if let Some(key) = &new.key
         && let Some(job) = replayed(connection, &new.owner, key).await?
     {
@@ -183,6 +187,10 @@ async fn create(connection: &mut SqliteConnection, new: &NewJob) -> Result<Creat
             Err(error) => return Err(fault::sqlite(error)),
         }
     };
+    if let Some(act) = act {
+        let after = Some(job.state.name().to_owned());
+        audit::add(connection, act, format!("job/{}", job.id), &job.owner, None, after).await?;
+    }
     if let Some(origin) = &new.template {
         let query = sqlx::query(documents::ADD_ORIGIN)
             .bind(job.id.number())

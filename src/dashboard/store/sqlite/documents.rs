@@ -6,7 +6,7 @@ use async_trait::async_trait;
 use sqlx::SqliteConnection;
 
 use super::write::{Kind as Write, run};
-use super::{Sqlite, fault};
+use super::{Sqlite, audit, fault};
 use crate::dashboard::job::JobId;
 use crate::dashboard::job::template::Origin;
 use crate::dashboard::store::documents::{self, Document, Documents, Kind, Mark, NewDocument};
@@ -35,6 +35,7 @@ impl Sqlite {
         };
         let added = row::document(&added)?;
         self.keep(kind, &added.name, &mut write.connection).await?;
+        self.wrote(kind, &added, None, &mut write.connection).await?;
         self.commit(write, None).await?;
         Ok(Some(added))
     }
@@ -48,6 +49,20 @@ impl Sqlite {
             .await?;
         }
         Ok(())
+    }
+
+    /// Writes down who made or changed a document.
+    async fn wrote(
+        &self,
+        kind: Kind,
+        document: &Document,
+        before: Option<i64>,
+        connection: &mut SqliteConnection,
+    ) -> Result<(), StoreError> {
+        let Some(act) = &self.act else { return Ok(()) };
+        let object = format!("{kind}/{}", document.name);
+        let (before, after) = (before.map(documents::version), documents::version(document.version));
+        audit::add(connection, act, object, &document.owner, before, Some(after)).await
     }
 
     async fn write_document_change(
@@ -71,6 +86,7 @@ impl Sqlite {
         };
         let changed = row::document(&changed)?;
         self.keep(kind, &changed.name, &mut write.connection).await?;
+        self.wrote(kind, &changed, Some(version), &mut write.connection).await?;
         self.commit(write, None).await?;
         Ok(Some(changed))
     }
@@ -81,10 +97,14 @@ impl Sqlite {
             .bind(kind.number())
             .bind(name.clone())
             .bind(version);
-        let done = query.execute(&mut *write.connection).await.map_err(fault::sqlite)?;
-        if done.rows_affected() == 0 {
+        let Some(removed) = optional(&mut write.connection, query).await? else {
             write.end().await;
             return Ok(false);
+        };
+        if let Some(act) = &self.act {
+            let (object, owner): (_, String) = (format!("{kind}/{name}"), row::get(&removed, 0)?);
+            let before = Some(documents::version(version));
+            audit::add(&mut write.connection, act, object, &owner, before, None).await?;
         }
         if kind == Kind::Schedule {
             run(&mut write.connection, sqlx::query(documents::REMOVE_MARK).bind(name)).await?;

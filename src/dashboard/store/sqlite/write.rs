@@ -7,7 +7,7 @@ use sqlx::pool::PoolConnection;
 use sqlx::{AssertSqlSafe, Executor as _, Sqlite as Driver, SqliteConnection};
 use tokio::sync::MutexGuard;
 
-use super::{STATEMENT, Sqlite, Turn, fault};
+use super::{STATEMENT, Sqlite, Turn, audit, fault};
 use crate::dashboard::job::{Change, Job, JobId, State};
 use crate::dashboard::log::Chunk;
 use crate::dashboard::store::list::columns;
@@ -169,6 +169,10 @@ impl Sqlite {
             count(connection, &owner, state, -1).await?;
             count(connection, &owner, job.state, 1).await?;
         }
+        if let Some(act) = &self.act {
+            let (before, after) = (Some(state.name().to_owned()), Some(job.state.name().to_owned()));
+            audit::add(connection, act, format!("job/{id}"), &owner, before, after).await?;
+        }
         self.commit(write, Some(Changed::Job(job.clone()))).await?;
         Ok(Some(job))
     }
@@ -201,6 +205,10 @@ impl Sqlite {
         // The spec, the log and the idempotency key go with it.
         run(connection, sqlx::query("DELETE FROM jobs WHERE id = ?").bind(number)).await?;
         count(connection, &job.owner, job.state, -1).await?;
+        if let Some(act) = &self.act {
+            let before = Some(job.state.name().to_owned());
+            audit::add(connection, act, format!("job/{id}"), &job.owner, before, None).await?;
+        }
         self.commit(write, Some(Changed::Deleted { id, owner: job.owner }))
             .await?;
         let store = self.clone();
