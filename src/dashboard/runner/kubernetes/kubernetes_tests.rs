@@ -345,6 +345,38 @@ async fn a_watch_that_is_too_old_is_listed_again_and_what_is_missing_is_gone() {
     assert_eq!(watch.next().await, "Suspended");
 }
 
+/// Returns how many lists were asked for with paths that begin so.
+fn lists(fake: &Fake, path: &str) -> usize {
+    let asked = fake.asked(&format!("GET {path}"));
+    asked.iter().filter(|asked| !asked.contains("watch=true")).count()
+}
+
+#[tokio::test]
+async fn what_is_too_old_before_all_is_listed_does_not_begin_everything_anew() {
+    let fake = Fake::default();
+    let runner = fake.runner();
+    runner.begin(&row(), &spec()).await.expect("created");
+    fake.put("pods", running(1));
+    fake.list_late("pods", Duration::from_millis(400), "jobs");
+    let mut watch = Watch::of(&runner);
+    // First of all the jobs: where everything began anew whenever one watch is too old, they would never be told.
+    assert_eq!(watch.next().await, "Running");
+    assert_eq!(watch.next().await, "synced");
+    assert_eq!(lists(&fake, "/api/v1/namespaces/demo/pods?"), 1);
+    // It goes on with every change, be it that something is listed again first.
+    fake.put("pods", ended(1, 0));
+    watch.until("Succeeded").await;
+    let jobs = lists(&fake, "/apis/batch/v1/namespaces/demo/jobs?");
+    let pods = lists(&fake, "/api/v1/namespaces/demo/pods?");
+    assert!(
+        jobs <= 6 && pods <= 2,
+        "Jobs were listed {jobs} times, pods {pods} times"
+    );
+    // Nor is a watch asked for as fast as it can be refused.
+    let watches = fake.asked("GET /apis/batch/v1/namespaces/demo/jobs?").len() - jobs;
+    assert!((2..=8).contains(&watches), "Jobs were watched {watches} times");
+}
+
 #[tokio::test]
 async fn a_watch_that_is_cut_goes_on_without_a_list() {
     let fake = Fake::default();
@@ -352,15 +384,11 @@ async fn a_watch_that_is_cut_goes_on_without_a_list() {
     runner.begin(&row(), &spec()).await.expect("created");
     let mut watch = Watch::of(&runner);
     watch.until("synced").await;
-    let lists = || {
-        let asked = fake.asked("GET");
-        asked.iter().filter(|asked| !asked.contains("watch=true")).count()
-    };
-    let before = lists();
+    let before = lists(&fake, "");
     fake.cut_watches();
     fake.put("pods", running(1));
     assert_eq!(watch.next().await, "Running");
-    assert_eq!(lists(), before);
+    assert_eq!(lists(&fake, ""), before);
 }
 
 #[tokio::test]
