@@ -21,6 +21,7 @@ mod documents;
 mod faults;
 mod generated;
 mod harness;
+mod healthcheck;
 mod jobs;
 mod keep;
 mod killed;
