@@ -295,6 +295,7 @@ mod tests {
         let many = "x".repeat(129);
         for (sent, kept) in [
             (Some("abc-123_4.5"), true),
+            (Some("/a:b+c=="), true),
             (Some("a b"), false),
             (Some("<script>"), false),
             (Some(many.as_str()), false),
@@ -310,6 +311,9 @@ mod tests {
             assert_eq!(sent == Some(id.as_str()), kept, "{sent:?} -> {id}");
             let body: Value = serde_json::from_slice(&body).expect("JSON");
             assert_eq!(body["request_id"], id.as_str());
+            assert_eq!(body["instance"], format!("urn:labctl:request:{id}"));
+            let url: reqwest::Url = body["instance"].as_str().expect("text").parse().expect("a URI");
+            assert_eq!((url.scheme(), url.query(), url.fragment()), ("urn", None, None));
         }
     }
 
