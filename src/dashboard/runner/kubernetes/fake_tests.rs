@@ -187,12 +187,20 @@ impl Fake {
         self.lock().answers.push_back(answer);
     }
 
-    /// Answers a list of a kind only after a time, and no list of another kind that was read until then can be watched
-    /// from. Who does not wait for the answer, and asks anew, waits for as long again.
+    /// Answers every list of a kind only after a time, and no list of another kind that was read until then can be
+    /// watched from.
     pub(super) fn list_late(&self, kind: &'static str, time: Duration, too_old: &'static str) {
         let mut inner = self.lock();
         inner.late = Some(Late { kind, time, too_old });
         inner.oldest.insert(too_old, u64::MAX);
+    }
+
+    /// Forgets what was of a kind: no watch can go on from it.
+    pub(super) fn expire(&self, kind: &'static str) {
+        let mut inner = self.lock();
+        inner.version += 1;
+        let version = inner.version;
+        inner.oldest.insert(kind, version);
     }
 
     /// Returns what was asked that begins so.
@@ -315,7 +323,6 @@ async fn list(Shared(fake): Shared<Fake>, Path(kind): Path<String>, Query(query)
         inner.version += 1;
         let version = inner.version;
         inner.oldest.insert(late.too_old, version);
-        inner.late = None;
     }
     let mut inner = fake.lock();
     let selector = query.get("labelSelector").cloned().unwrap_or_default();
