@@ -5,6 +5,7 @@ pub mod chapter;
 pub mod completions;
 pub mod dashboard;
 pub mod doctor;
+pub mod healthcheck;
 pub mod image;
 pub mod jobs;
 pub mod keeper;
@@ -97,6 +98,8 @@ pub enum Verb {
     Env(tools::Env),
     /// Run the job-dashboard's server
     Serve(serve::Args),
+    /// Ask a server of the job-dashboard whether it is ready, or alive
+    Healthcheck(healthcheck::Args),
     /// Show where the lab's dashboard is, and how to come in
     Dashboard(dashboard::Args),
     /// Run jobs on a dashboard, follow their output, look at their history
@@ -173,6 +176,7 @@ impl Cli {
             Verb::Helm(args) => args.run(world).await,
             Verb::Env(args) => args.run(world).await,
             Verb::Serve(args) => args.run().await,
+            Verb::Healthcheck(args) => args.run(&self.global).await,
             Verb::Dashboard(args) => args.run(world),
             Verb::Jobs(args) => args.run(world).await,
             Verb::Prose(args) => args.run(&self.global).await,
@@ -225,6 +229,7 @@ fn parse_and_run() -> ExitCode {
         // directory nor a CA bundle. The server also has its own idea of what a signal means.
         match cli.verb {
             Verb::Serve(args) => exit_alone(args.run().await),
+            Verb::Healthcheck(args) => exit_alone(args.run(&cli.global).await),
             Verb::Prose(args) => exit_alone(args.run(&cli.global).await),
             Verb::Schema(args) => exit_alone(args.run()),
             Verb::Blog(args) => exit_alone(args.run(&cli.global).await),

@@ -10,5 +10,6 @@ pub mod exec;
 pub mod files;
 pub mod go;
 pub mod machine;
+pub mod plain;
 pub mod port;
 pub mod registry;

@@ -237,6 +237,37 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn readiness_is_told_in_lines_to_who_wants_that() {
+        let app = app();
+        app.health.set("store", Err("the database\ndoes not answer".to_owned()));
+        let asked = async |query: &str| {
+            let request = Request::get(format!("/readyz{query}")).body(Body::empty());
+            let (head, body) = ask(router(app.clone()), request.expect("a request")).await;
+            let kind = head.headers()[header::CONTENT_TYPE].to_str().expect("text").to_owned();
+            assert_eq!(head.headers()[header::CACHE_CONTROL], "no-store");
+            (head.status().as_u16(), kind, String::from_utf8(body).expect("UTF-8"))
+        };
+        let text = "text/plain; charset=utf-8";
+        let failed = "[+]server ok: the server answers requests\n\
+                      [-]store failed: the database does not answer\n\
+                      readyz check failed\n";
+        assert_eq!(asked("?verbose").await, (503, text.to_owned(), failed.to_owned()));
+        app.health.set("store", Ok("SQLite".to_owned()));
+        let passed = "[+]server ok: the server answers requests\n[+]store ok: SQLite\nreadyz check passed\n";
+        for query in ["?verbose", "?verbose=", "?verbose=1", "?verbose=true", "?x=y&verbose&"] {
+            assert_eq!(asked(query).await, (200, text.to_owned(), passed.to_owned()), "{query}");
+        }
+        for query in ["", "?", "?verbose=false", "?verbose=0", "?x=y"] {
+            let (status, kind, _) = asked(query).await;
+            assert_eq!((status, kind.as_str()), (200, "application/json"), "{query}");
+        }
+        for query in ["?verbose=maybe", "?verbose&verbose", "?%ff"] {
+            let (status, kind, _) = asked(query).await;
+            assert_eq!((status, kind.as_str()), (400, "application/problem+json"), "{query}");
+        }
+    }
+
+    #[tokio::test]
     async fn what_is_not_there_is_a_problem_with_a_stable_code() {
         let (status, kind, body) = get_json(router(app()), "/nowhere?x=1").await;
         assert_eq!(
@@ -269,6 +300,7 @@ mod tests {
         let many = "x".repeat(129);
         for (sent, kept) in [
             (Some("abc-123_4.5"), true),
+            (Some("/a:b+c=="), true),
             (Some("a b"), false),
             (Some("<script>"), false),
             (Some(many.as_str()), false),
@@ -284,6 +316,9 @@ mod tests {
             assert_eq!(sent == Some(id.as_str()), kept, "{sent:?} -> {id}");
             let body: Value = serde_json::from_slice(&body).expect("JSON");
             assert_eq!(body["request_id"], id.as_str());
+            assert_eq!(body["instance"], format!("urn:labctl:request:{id}"));
+            let url: reqwest::Url = body["instance"].as_str().expect("text").parse().expect("a URI");
+            assert_eq!((url.scheme(), url.query(), url.fragment()), ("urn", None, None));
         }
     }
 

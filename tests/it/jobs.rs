@@ -56,7 +56,9 @@ pub(crate) fn problem(answer: &Answer, status: u16, code: &str) {
         (&code.into(), &status.into()),
         "{body}"
     );
-    assert_eq!(body["request_id"].as_str(), answer.header("x-request-id"), "{answer:?}");
+    let id = answer.header("x-request-id").expect("an id");
+    assert_eq!(body["request_id"], id, "{answer:?}");
+    assert_eq!(body["instance"], format!("urn:labctl:request:{id}"), "{answer:?}");
 }
 
 #[test]

@@ -22,6 +22,7 @@ mod documents;
 mod faults;
 mod generated;
 mod harness;
+mod healthcheck;
 mod jobs;
 mod keep;
 mod killed;

@@ -1,13 +1,18 @@
 //! `/healthz`, `/livez`, `/readyz` and `/version`.
 
+use std::fmt::Write as _;
+
 use axum::Json;
-use axum::extract::State;
+use axum::extract::{RawQuery, State};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 
 use super::App;
-use crate::dashboard::health::Readiness;
+use super::openapi::ProbeRefused;
+use super::problem::Problem;
+use super::query::verbose;
+use crate::dashboard::health::{Check, Readiness};
 
 /// The answer of `/healthz` and `/livez`.
 #[derive(Serialize, utoipa::ToSchema)]
@@ -60,19 +65,46 @@ pub(super) async fn livez() -> Response {
 
 /// Ask whether requests may be sent here
 ///
-/// Says whether requests may be sent here: 200, or 503 with what is wrong.
+/// Says whether requests may be sent here: 200, or 503 with what is wrong. With `verbose` it says so in plain text, in
+/// the form of the Kubernetes API server: a line for each check, `[+]` before one that is ok and `[-]` before one that
+/// failed, and a last line for all of them.
 #[utoipa::path(
     get, path = "/readyz", operation_id = "readyz", tag = "health", security(()),
-    responses((status = 200, description = "They may", body = Readiness), (status = 503, description = "They may not, and why", body = Readiness))
+    params(("verbose" = Option<bool>, Query, description = "Answer with a line for each check; `verbose` alone is `verbose=true`")),
+    responses(
+        (status = 200, description = "They may", content((Readiness = "application/json"), (String = "text/plain"))),
+        (status = 503, description = "They may not, and why", content((Readiness = "application/json"), (String = "text/plain"))),
+        ProbeRefused,
+    )
 )]
-pub(super) async fn readyz(State(app): State<App>) -> Response {
+pub(super) async fn readyz(State(app): State<App>, RawQuery(query): RawQuery) -> Result<Response, Problem> {
+    let verbose = verbose(&query.unwrap_or_default())?;
     let readiness = app.health.readiness();
     let status = if readiness.is_ready() {
         StatusCode::OK
     } else {
         StatusCode::SERVICE_UNAVAILABLE
     };
-    fresh((status, Json(readiness)))
+    Ok(if verbose {
+        // A `String` is sent as `text/plain; charset=utf-8`.
+        fresh((status, lines(&readiness)))
+    } else {
+        fresh((status, Json(readiness)))
+    })
+}
+
+/// Writes a line for each check, and one for all of them.
+fn lines(readiness: &Readiness) -> String {
+    let mut out = String::new();
+    for Check { name, ok, detail } in &readiness.checks {
+        let (mark, word) = if *ok { ('+', "ok") } else { ('-', "failed") };
+        // An error of several lines is one check all the same.
+        let detail: String = detail.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
+        _ = writeln!(out, "[{mark}]{name} {word}: {detail}");
+    }
+    let word = if readiness.is_ready() { "passed" } else { "failed" };
+    _ = writeln!(out, "readyz check {word}");
+    out
 }
 
 /// Ask what is running

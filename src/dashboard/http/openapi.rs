@@ -51,6 +51,15 @@ macro_rules! refusals {
     };
 }
 
+/// Refusals of a probe with a query; nothing else of [`ALWAYS`] is asked of it.
+pub(super) struct ProbeRefused;
+
+impl IntoResponses for ProbeRefused {
+    fn responses() -> BTreeMap<String, RefOr<utoipa::openapi::Response>> {
+        problem::described(&[Kind::Malformed, Kind::Parameter])
+    }
+}
+
 refusals! {
     /// Refusals of a list.
     ListRefused: Parameter, Cursor, Streams;

@@ -167,6 +167,10 @@ struct Document<'a> {
     /// Everything that is wrong in the body.
     #[serde(skip_serializing_if = "<[Fault]>::is_empty")]
     errors: &'a [Fault],
+    /// This one occurrence, as RFC 9457 has it: a name for the request, with its id. There is nothing to fetch at it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(example = "urn:labctl:request:3f0c5d7e9a1b2c4d", format = "uri", nullable = false)]
+    instance: Option<String>,
     /// The request's id, as in `X-Request-Id` and in the server's log.
     #[serde(skip_serializing_if = "Option::is_none")]
     request_id: Option<&'a str>,
@@ -221,6 +225,8 @@ impl Problem {
             code: self.kind.code(),
             detail: self.detail.as_deref(),
             errors: &self.errors,
+            // The id needs no escapes: `super::access` takes only characters that may stand in a URN (RFC 8141).
+            instance: request_id.map(|id| format!("urn:labctl:request:{id}")),
             request_id,
         };
         let body = serde_json::to_vec(&document).unwrap_or_default();

@@ -103,6 +103,21 @@ fn flag(name: &str, value: &str) -> Result<bool> {
     }
 }
 
+/// Reads the query of a probe: whether it wants a line a check. Other parameters are passed over, as probes of all kinds
+/// come with their own.
+///
+/// # Errors
+/// [`Wrong`].
+pub fn verbose(query: &str) -> Result<bool> {
+    let mut verbose = None;
+    for (name, value) in parameters(query)? {
+        if name == "verbose" {
+            once(&mut verbose, &name, flag(&name, &value)?)?;
+        }
+    }
+    Ok(verbose.unwrap_or(false))
+}
+
 /// Reads a moment: RFC 3339, or how long ago.
 fn moment(name: &str, value: &str, now: Timestamp) -> Result<Timestamp> {
     if let Ok(at) = value.parse::<Timestamp>() {

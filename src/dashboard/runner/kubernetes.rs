@@ -5,7 +5,7 @@
 //! | [`desired`] | the Job that a job becomes; pure |
 //! | [`observed`] | how a job is, from its Job and pods; pure |
 //! | [`cursor`] | reading a pod's log from where it was left; pure |
-//! | `watch`, `cache` | one watch each of Jobs, pods and events, and what they have seen |
+//! | `watch`, `kind`, `cache` | one watch each of Jobs, pods and events, and what they have seen |
 //! | `follow` | the output of a job, attempt by attempt |
 //! | `trouble` | what errors of the API server mean |
 //!
@@ -16,6 +16,7 @@ mod cache;
 pub mod cursor;
 pub mod desired;
 mod follow;
+mod kind;
 pub mod observed;
 mod pause;
 mod trouble;

@@ -4,6 +4,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::convert::Infallible;
 use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
 
 use axum::Router;
 use axum::body::Body;
@@ -38,6 +39,17 @@ struct Inner {
     answers: VecDeque<(String, u16, Value)>,
     /// No request is answered.
     away: bool,
+    late: Option<Late>,
+    /// From which version on a kind can be watched.
+    oldest: BTreeMap<&'static str, u64>,
+}
+
+/// A list that takes longer to read than what was read of another kind can be watched from.
+#[derive(Clone, Copy)]
+struct Late {
+    kind: &'static str,
+    time: Duration,
+    too_old: &'static str,
 }
 
 #[derive(Default)]
@@ -175,6 +187,22 @@ impl Fake {
         self.lock().answers.push_back(answer);
     }
 
+    /// Answers every list of a kind only after a time, and no list of another kind that was read until then can be
+    /// watched from.
+    pub(super) fn list_late(&self, kind: &'static str, time: Duration, too_old: &'static str) {
+        let mut inner = self.lock();
+        inner.late = Some(Late { kind, time, too_old });
+        inner.oldest.insert(too_old, u64::MAX);
+    }
+
+    /// Forgets what was of a kind: no watch can go on from it.
+    pub(super) fn expire(&self, kind: &'static str) {
+        let mut inner = self.lock();
+        inner.version += 1;
+        let version = inner.version;
+        inner.oldest.insert(kind, version);
+    }
+
     /// Returns what was asked that begins so.
     pub(super) fn asked(&self, begins: &str) -> Vec<String> {
         let inner = self.lock();
@@ -287,6 +315,15 @@ impl tower::Service<http::Request<kube::client::Body>> for Gate {
 
 async fn list(Shared(fake): Shared<Fake>, Path(kind): Path<String>, Query(query): Params) -> Response {
     let kind = kind_of(&kind);
+    let watches = query.contains_key("watch");
+    let late = fake.lock().late;
+    if let Some(late) = late.filter(|late| !watches && late.kind == kind) {
+        tokio::time::sleep(late.time).await;
+        let mut inner = fake.lock();
+        inner.version += 1;
+        let version = inner.version;
+        inner.oldest.insert(late.too_old, version);
+    }
     let mut inner = fake.lock();
     let selector = query.get("labelSelector").cloned().unwrap_or_default();
     let wanted = |object: &Value| {
@@ -296,9 +333,12 @@ async fn list(Shared(fake): Shared<Fake>, Path(kind): Path<String>, Query(query)
             object["metadata"]["labels"][name] == value
         })
     };
-    if query.contains_key("watch") {
+    if watches {
         let (sender, receiver) = mpsc::unbounded_channel();
         let from: u64 = query["resourceVersion"].parse().expect("a version");
+        if inner.oldest.get(kind).is_some_and(|oldest| from < *oldest) {
+            return answer(410, &failure(410, "Expired", "too old resource version"));
+        }
         let newer = |object: &&Value| {
             let version = object["metadata"]["resourceVersion"]
                 .as_str()

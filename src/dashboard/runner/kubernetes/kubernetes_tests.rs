@@ -197,6 +197,8 @@ async fn holding_and_forgetting_are_patches() {
 /// A watch of the runner, in the background.
 struct Watch {
     told: mpsc::Receiver<Told>,
+    /// How often it was told that nothing is seen.
+    blind: usize,
     task: tokio::task::JoinHandle<()>,
 }
 
@@ -211,7 +213,7 @@ impl Watch {
         let (sender, told) = mpsc::channel(64);
         let runner = runner.clone();
         let task = tokio::spawn(async move { runner.watch(sender).await });
-        Self { told, task }
+        Self { told, blind: 0, task }
     }
 
     /// Returns the next thing told, in short.
@@ -228,7 +230,10 @@ impl Watch {
                     .to_owned()
             }
             Told::Synced => "synced".to_owned(),
-            Told::Blind(why) => format!("blind: {why}"),
+            Told::Blind(why) => {
+                self.blind += 1;
+                format!("blind: {why}")
+            }
         }
     }
 
@@ -345,6 +350,118 @@ async fn a_watch_that_is_too_old_is_listed_again_and_what_is_missing_is_gone() {
     assert_eq!(watch.next().await, "Suspended");
 }
 
+/// Returns how many lists were asked for with paths that begin so.
+fn lists(fake: &Fake, path: &str) -> usize {
+    let asked = fake.asked(&format!("GET {path}"));
+    asked.iter().filter(|asked| !asked.contains("watch=true")).count()
+}
+
+const JOBS: &str = "/apis/batch/v1/namespaces/demo/jobs?";
+const PODS: &str = "/api/v1/namespaces/demo/pods?";
+
+#[tokio::test]
+async fn what_is_too_old_before_all_is_listed_does_not_begin_everything_anew() {
+    let fake = Fake::default();
+    let runner = fake.runner();
+    runner.begin(&row(), &spec()).await.expect("created");
+    fake.put("pods", running(1));
+    fake.list_late("pods", Duration::from_millis(400), "jobs");
+    let mut watch = Watch::of(&runner);
+    // First of all the jobs: where everything began anew whenever one watch is too old, they would never be told.
+    assert_eq!(watch.next().await, "Running");
+    assert_eq!(watch.next().await, "synced");
+    // It goes on with every change, be it that something is listed again first.
+    fake.put("pods", ended(1, 0));
+    watch.until("Succeeded").await;
+    let (jobs, pods) = (lists(&fake, JOBS), lists(&fake, PODS));
+    assert!(
+        (2..=6).contains(&jobs) && pods == 1,
+        "Jobs were listed {jobs} times, pods {pods} times"
+    );
+    // Nor is a watch asked for as fast as it can be refused.
+    let watches = fake.asked(&format!("GET {JOBS}")).len() - jobs;
+    assert!((2..=6).contains(&watches), "Jobs were watched {watches} times");
+}
+
+#[tokio::test]
+async fn lists_that_are_never_quick_do_not_make_the_runner_blind() {
+    let fake = Fake::default();
+    let runner = fake.runner();
+    runner.begin(&row(), &spec()).await.expect("created");
+    fake.put("pods", running(1));
+    fake.list_late("pods", Duration::from_millis(300), "jobs");
+    let mut watch = Watch::of(&runner);
+    let began = tokio::time::Instant::now();
+    watch.until("synced").await;
+    assert!(
+        began.elapsed() < Duration::from_secs(5),
+        "told after {:?}",
+        began.elapsed()
+    );
+    // Pods are listed slowly again, and after that Jobs cannot be watched from where they were.
+    for _ in 0..2 {
+        fake.gone("pods");
+        watch.until("synced").await;
+        fake.cut_watches();
+        watch.until("synced").await;
+    }
+    fake.put("pods", ended(1, 0));
+    watch.until("Succeeded").await;
+    assert_eq!(watch.blind, 0);
+    let (jobs, pods) = (lists(&fake, JOBS), lists(&fake, PODS));
+    assert!(
+        jobs <= 12 && pods == 3,
+        "Jobs were listed {jobs} times, pods {pods} times"
+    );
+}
+
+#[tokio::test]
+async fn one_kind_that_is_too_old_is_listed_alone_and_what_is_missing_of_it_is_told() {
+    let fake = Fake::default();
+    let runner = fake.runner();
+    runner.begin(&row(), &spec()).await.expect("created");
+    fake.put("pods", running(1));
+    let mut watch = Watch::of(&runner);
+    watch.until("synced").await;
+    // The Job goes while its watch is cut; the pod is known all the same.
+    fake.delete_unseen("jobs", &name());
+    fake.expire("jobs");
+    fake.cut_watches();
+    assert_eq!(watch.next().await, "Ending Gone");
+    assert_eq!(watch.next().await, "synced");
+    assert_eq!((lists(&fake, JOBS), lists(&fake, PODS)), (2, 1));
+    // So does the pod, and the refusal is the first thing that the watch says.
+    fake.delete_unseen("pods", "pod-1");
+    fake.gone("pods");
+    assert_eq!(watch.next().await, "Gone Gone");
+    assert_eq!(watch.next().await, "synced");
+    assert_eq!((lists(&fake, JOBS), lists(&fake, PODS)), (2, 2));
+    // Events have nothing that must be known.
+    fake.expire("events");
+    fake.cut_watches();
+    runner.begin(&row(), &spec()).await.expect("created");
+    assert_eq!(watch.next().await, "Waiting");
+    assert_eq!((lists(&fake, JOBS), lists(&fake, PODS)), (2, 2));
+}
+
+#[tokio::test]
+async fn while_one_kind_is_listed_again_nothing_is_told_of_the_other() {
+    let fake = Fake::default();
+    let runner = fake.runner();
+    runner.begin(&row(), &spec()).await.expect("created");
+    fake.put("pods", running(1));
+    let mut watch = Watch::of(&runner);
+    watch.until("synced").await;
+    fake.list_late("pods", Duration::from_millis(500), "events");
+    fake.delete_unseen("pods", "pod-1");
+    fake.gone("pods");
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    fake.delete("jobs", &name());
+    // With what was known of pods, one would still be running.
+    assert_eq!(watch.next().await, "Gone Gone");
+    assert_eq!(watch.next().await, "synced");
+}
+
 #[tokio::test]
 async fn a_watch_that_is_cut_goes_on_without_a_list() {
     let fake = Fake::default();
@@ -352,15 +469,11 @@ async fn a_watch_that_is_cut_goes_on_without_a_list() {
     runner.begin(&row(), &spec()).await.expect("created");
     let mut watch = Watch::of(&runner);
     watch.until("synced").await;
-    let lists = || {
-        let asked = fake.asked("GET");
-        asked.iter().filter(|asked| !asked.contains("watch=true")).count()
-    };
-    let before = lists();
+    let before = lists(&fake, "");
     fake.cut_watches();
     fake.put("pods", running(1));
     assert_eq!(watch.next().await, "Running");
-    assert_eq!(lists(), before);
+    assert_eq!(lists(&fake, ""), before);
 }
 
 #[tokio::test]

@@ -111,12 +111,21 @@ pub(super) fn not_created(error: kube::Error, namespace: &str) -> NotCreated {
 
 /// Returns whether something may not be watched.
 pub(super) fn is_forbidden(error: &watcher::Error) -> bool {
+    watch_status(error).is_some_and(Status::is_forbidden)
+}
+
+/// Returns whether a list or a watch cannot go on because the API server does not know any more what was then.
+pub(super) fn is_too_old(error: &watcher::Error) -> bool {
+    watch_status(error).is_some_and(|status| status.code == 410)
+}
+
+fn watch_status(error: &watcher::Error) -> Option<&Status> {
     match error {
         watcher::Error::InitialListFailed(error)
         | watcher::Error::WatchStartFailed(error)
-        | watcher::Error::WatchFailed(error) => status(error).is_some_and(Status::is_forbidden),
-        watcher::Error::WatchError(status) => status.is_forbidden(),
-        watcher::Error::NoResourceVersion => false,
+        | watcher::Error::WatchFailed(error) => status(error),
+        watcher::Error::WatchError(status) => Some(status),
+        watcher::Error::NoResourceVersion => None,
     }
 }
 

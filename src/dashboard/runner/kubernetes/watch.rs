@@ -1,30 +1,30 @@
 //! The watches: of Jobs, of pods, and of events that say why a pod cannot be created. Each is opened once for all jobs.
 //!
 //! The API server sends a bookmark a minute and ends a watch after the time in [`super::Limits`]; one that is silent for longer is
-//! dead, and is opened again from the last bookmark. What is too old for that is listed anew (410). Where the API server
-//! is away, everything begins again with a list.
+//! dead, and is opened again from the last bookmark. What is too old for that is listed anew (410, see [`super::kind`]).
+//! Where the API server is away, everything begins again with a list.
+//!
+//! Nothing is told but what is known of both Jobs and pods: while one of them is listed anew, the other one's changes
+//! wait.
 
 use std::collections::BTreeSet;
-use std::pin::pin;
 use std::time::Duration;
 
-use futures_util::StreamExt as _;
 use k8s_openapi::api::batch::v1::Job as KubeJob;
 use k8s_openapi::api::core::v1::{Event as KubeEvent, Pod};
 use kube::api::Api;
-use kube::runtime::watcher::{self, Event, watcher};
+use kube::runtime::watcher::{self, Event};
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
 use super::cache::Cache;
+use super::kind::{Kind, LIST_LIMIT};
 use super::observed::{self, FAILED_CREATE, JobFacts, PodFacts};
 use super::pause::Pause;
 use super::{ANSWER_LIMIT, Kubernetes, desired, trouble};
 use crate::dashboard::job::JobId;
 use crate::dashboard::runner::Told;
 
-/// How long a list may be silent.
-const LIST_LIMIT: Duration = Duration::from_secs(30);
 /// How many objects a page of a list has.
 const PAGE: u32 = 500;
 /// How often a watch may be cut in a row; then the API server is taken for away.
@@ -67,6 +67,12 @@ impl<T> Listing<T> {
         self.done = true;
         std::mem::take(&mut self.listed)
     }
+
+    /// Takes note that all of it was told. What is read once more meanwhile is told once more when it is read.
+    fn tell(&mut self) {
+        self.done = !self.reading;
+        self.told = self.done;
+    }
 }
 
 impl Kubernetes {
@@ -101,20 +107,19 @@ impl Kubernetes {
         let why = self
             .watcher_config()
             .fields(&format!("involvedObject.kind=Job,reason={FAILED_CREATE}"));
-        let mut jobs = pin!(watcher(jobs, ours.clone()));
-        let mut pods = pin!(watcher(pods, ours));
-        let mut events = pin!(watcher(events, why));
+        let mut jobs = Kind::new(jobs, ours.clone());
+        let mut pods = Kind::new(pods, ours);
+        let mut events = Kind::new(events, why);
         let mut may_see_events = true;
         let (mut job_list, mut pod_list) = (Listing::new(), Listing::new());
         let mut cuts = 0;
-        let began = Instant::now();
-        let mut heard = began;
+        let mut heard = Instant::now();
         loop {
             let synced = job_list.done && pod_list.done;
             let changed = tokio::select! {
-                Some(event) = jobs.next() => event.map(|event| take_job(self.cache(), &mut job_list, event)),
-                Some(event) = pods.next() => event.map(|event| take_pod(self.cache(), &mut pod_list, event)),
-                Some(event) = events.next(), if may_see_events => match event {
+                event = jobs.next() => event.map(|event| take_job(self.cache(), &mut job_list, event)),
+                event = pods.next() => event.map(|event| take_pod(self.cache(), &mut pod_list, event)),
+                event = events.next(), if may_see_events => match event {
                     Ok(event) => Ok(take_event(self.cache(), event)),
                     Err(error) => {
                         // Jobs are run all the same where events may not be read; only a reason is not told then.
@@ -155,26 +160,18 @@ impl Kubernetes {
                         self.tell(told, &changed).await
                     } else {
                         pause.reset();
-                        (job_list.told, pod_list.told) = (true, true);
+                        job_list.tell();
+                        pod_list.tell();
                         self.tell_all(told).await
                     };
                     if ended.is_none() {
                         return "nobody listens".to_owned();
                     }
                 }
-                // The watcher lists again by itself.
-                Err(watcher::Error::WatchError(status)) if status.code == 410 => {
-                    tracing::info!("the watch is too old to go on; everything is listed again");
-                }
-                // What one of the two has listed is too old to be watched from, and the other one is not listed yet: where
-                // all were listed again at once, there might never be a moment in which both are.
-                Err(watcher::Error::WatchStartFailed(kube::Error::Api(status)))
-                    if status.code == 410 && !synced && began.elapsed() < LIST_LIMIT =>
-                {
-                    tokio::time::sleep(Duration::from_millis(100)).await;
-                }
                 // It goes on from the last bookmark.
-                Err(error @ (watcher::Error::WatchFailed(_) | watcher::Error::WatchError(_))) if cuts < CUTS => {
+                Err(error @ (watcher::Error::WatchFailed(_) | watcher::Error::WatchError(_)))
+                    if cuts < CUTS && !trouble::is_too_old(&error) =>
+                {
                     cuts += 1;
                     tracing::debug!(error = trouble::chain(&error), "a watch was cut");
                     tokio::time::sleep(Duration::from_millis(100)).await;
@@ -304,7 +301,15 @@ mod tests {
         jobs.begin();
         pods.end();
         assert!(jobs.reading && jobs.done && pods.done);
-        (jobs.told, pods.told) = (true, true);
+        jobs.tell();
+        pods.tell();
+        // What was told of Jobs is older than what is being read of them.
+        assert!(!jobs.done && pods.done);
+        jobs.end();
+        assert!(jobs.done && pods.done);
+        jobs.tell();
+        pods.tell();
+        assert!(jobs.done && pods.done);
         // What was told is not to be told again from an old list.
         pods.begin();
         assert!(!pods.done && jobs.done);
