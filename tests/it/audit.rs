@@ -17,7 +17,7 @@ fn server(world: &TestEnvironment, more: &[&str]) -> Server {
     let lines = "ana:ana-0123456789abc\nbob:bob-0123456789abc\nroot:root-0123456789abc:admin\n";
     labctl::drive::files::write_secret(&tokens, lines).expect("written");
     let file = tokens.display().to_string();
-    Server::start(world, &[&["--drain", "0", "--token-file", &file], more].concat())
+    Server::start_whole(world, &[&["--drain", "0", "--token-file", &file], more].concat())
 }
 
 fn held(server: &Server, who: &str, name: &str) -> String {

@@ -148,7 +148,7 @@ fn jobs_of_somebody_else_are_not_meant() {
     let tokens = world.path("tokens");
     labctl::drive::files::write_secret(&tokens, "ana:ana-0123456789abc\nbob:bob-0123456789abc\n").expect("written");
     let file = tokens.display().to_string();
-    let server = Server::start(&world, &["--drain", "0", "--token-file", &file]);
+    let server = Server::start_whole(&world, &["--drain", "0", "--token-file", &file]);
     let (ana, bob) = (
         "authorization: Bearer ana-0123456789abc",
         "authorization: Bearer bob-0123456789abc",
@@ -319,7 +319,7 @@ fn the_owner_reads_who_ended_a_job_or_held_it_back() {
     let lines = "ana:ana-0123456789abc\nroot:root-0123456789abc:admin\n";
     labctl::drive::files::write_secret(&tokens, lines).expect("written");
     let file = tokens.display().to_string();
-    let server = Server::start(&world, &["--drain", "0", "--slots", "3", "--token-file", &file]);
+    let server = Server::start_whole(&world, &["--drain", "0", "--slots", "3", "--token-file", &file]);
     let (ana, root) = (
         "authorization: Bearer ana-0123456789abc",
         "authorization: Bearer root-0123456789abc",
