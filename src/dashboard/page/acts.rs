@@ -18,8 +18,8 @@ pub(super) fn section(acts: &[Entry], now_ms: i64) -> Markup {
                     dt { (show::ago(act.at_ms, now_ms)) }
                     dd {
                         strong { (act.actor) } " " (done(&act.verb)) (change(act))
-                        @if let Some(ip) = &act.ip { " from " code { (ip) } }
-                        @if let Some(id) = &act.request_id { ", request " code { (id) } }
+                        @if let Some(ip) = &act.ip { " · from " code { (ip) } }
+                        @if let Some(id) = &act.request_id { " · request " code { (id) } }
                     }
                 }
             }
@@ -81,7 +81,7 @@ mod tests {
         let page = section(&acts, 1000).into_string();
         assert!(!page.contains("<b>"), "{page}");
         for part in [
-            "asked it to end: running → stopping from <code>::1</code>",
+            "asked it to end: running → stopping · from <code>::1</code>",
             "run another one again (job/0abc), pending",
         ] {
             assert!(page.contains(part), "{part} in {page}");

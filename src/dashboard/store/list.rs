@@ -381,10 +381,17 @@ async fn find<A: Ask>(source: &mut Source<'_, A>, wanted: &Wanted) -> Result<Vec
             return source.jobs(&statement, wanted.limit).await;
         }
     }
+    let text_alone = wanted.text.as_ref().filter(|_| leads == [Lead::All, Lead::Text]);
+    if let Some(text) = text_alone
+        && source.rows.is_rare(&text.pattern)
+    {
+        let maker = Maker::new(A::DIALECT, wanted, Lead::Text, wanted.from, wanted.below);
+        return source.jobs(&maker.jobs(wanted.limit, None), wanted.limit).await;
+    }
     let mut found = Vec::new();
     let mut below = wanted.below;
     let mut length = FIRST_WALK.max(wanted.limit * 16);
-    if leads == [Lead::All, Lead::Text] {
+    if text_alone.is_some() {
         // What is not in these is in so few names that the text's index finds them soon; the fewer jobs there are, the
         // sooner.
         let most = (source.size().await? * 16).isqrt();
@@ -423,7 +430,10 @@ async fn find<A: Ask>(source: &mut Source<'_, A>, wanted: &Wanted) -> Result<Vec
         length *= LONGER;
         // SQLite's index over texts is in order, and stops when the page is full. Nearly all that it finds is wanted where
         // nothing else is asked for, so nobody needs to know how far it comes, which is to walk it to its end.
-        if A::DIALECT == Dialect::Sqlite && leads == [Lead::All, Lead::Text] {
+        if A::DIALECT == Dialect::Sqlite
+            && let Some(text) = text_alone
+        {
+            source.rows.keep_rare(&text.pattern);
             let left = wanted.limit - i64::try_from(found.len()).unwrap_or(i64::MAX);
             let maker = Maker::new(A::DIALECT, wanted, Lead::Text, wanted.from, below);
             found.extend(source.jobs(&maker.jobs(left, None), left).await?);
@@ -448,7 +458,12 @@ async fn find<A: Ask>(source: &mut Source<'_, A>, wanted: &Wanted) -> Result<Vec
             let statement = match best {
                 Some(best) if best.ids < walk => maker(best.lead).jobs(left, Some(best.ids + 1)),
                 Some(best) => maker(best.lead).with_text().jobs(left, Some(best.ids + 1)),
-                None => maker(Lead::Text).jobs(left, None),
+                None => {
+                    if let Some(text) = text_alone {
+                        source.rows.keep_rare(&text.pattern);
+                    }
+                    maker(Lead::Text).jobs(left, None)
+                }
             };
             found.extend(source.jobs(&statement, left).await?);
             return Ok(found);

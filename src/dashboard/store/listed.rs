@@ -18,6 +18,8 @@ use crate::dashboard::job::{Job, JobId};
 const KEPT: usize = 4096;
 /// How long it is remembered how many jobs there are.
 const SIZE_AGE: Duration = Duration::from_secs(1);
+/// How many texts are remembered that few of the newest jobs have, and for how long.
+const RARE: (usize, Duration) = (256, Duration::from_secs(10));
 /// Up to how long a page is worth keeping; exports, which pass every job once, take longer ones.
 pub(super) const PAGE: i64 = 120;
 
@@ -86,6 +88,7 @@ pub(super) struct Key {
 pub(super) struct Rows {
     rows: Mutex<LruCache<JobId, Listed>>,
     size: Mutex<Option<(Instant, i64)>>,
+    rare: Mutex<LruCache<String, Instant>>,
 }
 
 impl Default for Rows {
@@ -93,6 +96,7 @@ impl Default for Rows {
         Self {
             rows: Mutex::new(LruCache::new(KEPT)),
             size: Mutex::default(),
+            rare: Mutex::new(LruCache::new(RARE.0)),
         }
     }
 }
@@ -108,6 +112,19 @@ impl Rows {
     /// Takes note of how many jobs there are.
     pub(super) fn keep_size(&self, size: i64) {
         *self.size.lock().unwrap_or_else(PoisonError::into_inner) = Some((Instant::now(), size));
+    }
+
+    /// Returns whether a text was not in enough of the newest jobs for a page, a moment ago: who looks for it again, as a
+    /// page does that is shown, need not look there again first. It changes how a page is found, and not what is on it.
+    pub(super) fn is_rare(&self, text: &str) -> bool {
+        let mut rare = self.rare.lock().unwrap_or_else(PoisonError::into_inner);
+        rare.get(text).is_some_and(|at| at.elapsed() < RARE.1)
+    }
+
+    /// Takes note that a text was not in enough of the newest jobs for a page.
+    pub(super) fn keep_rare(&self, text: &str) {
+        let mut rare = self.rare.lock().unwrap_or_else(PoisonError::into_inner);
+        rare.insert(text.to_owned(), Instant::now());
     }
 
     /// Returns the rows that are kept in these versions, and the ids of the others.

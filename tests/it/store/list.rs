@@ -10,6 +10,7 @@ use super::{BEGIN_MS, Place, bring, create, new_job, on_both, spec, to_state};
 on_both!(
     every_combination_of_filters_shows_what_is_wanted,
     text_is_what_it_says,
+    a_text_that_was_rare_is_found_as_it_is_now,
     filters_that_hardly_meet,
     a_page_that_was_seen_before_shows_what_is_now,
     jobs_change_while_they_are_listed
@@ -294,6 +295,50 @@ async fn filters_that_hardly_meet(place: &Place) {
     };
     assert_eq!(pages(store, &Scope::All, &needles, 500).await.len(), 2502);
     assert_eq!(store.newest().await.expect("an answer"), last);
+}
+
+/// How a rare text was found is remembered for a moment, so what changes meanwhile has to be seen through that.
+async fn a_text_that_was_rare_is_found_as_it_is_now(place: &Place) {
+    let store = &*place.store;
+    let mut needles = Vec::new();
+    for number in 0..600 {
+        let name = if number % 200 == 0 { "needle" } else { "straw" };
+        let job = create(store, new_job("ada", name, number)).await;
+        if number % 200 == 0 {
+            needles.insert(0, job.id);
+        }
+    }
+    let filter = Filter {
+        text: Some("NEEDLE".into()),
+        ..Filter::default()
+    };
+    let found = async |limit| -> Vec<JobId> {
+        let jobs = pages(store, &Scope::All, &filter, limit).await;
+        jobs.iter().map(|job| job.id).collect()
+    };
+    for limit in [50, 50, 2, 1] {
+        assert_eq!(found(limit).await, needles, "{limit} a page");
+    }
+    // Now it is in all of the newest ones.
+    for number in 0..70 {
+        needles.insert(0, create(store, new_job("ada", "needle", 1000 + number)).await.id);
+        if number % 10 == 0 {
+            assert_eq!(found(50).await, needles, "{number}");
+        }
+    }
+    let own = Scope::Owner("bob".into());
+    assert_eq!(pages(store, &own, &filter, 50).await, []);
+    let job = store
+        .job(needles[3], &Scope::All)
+        .await
+        .expect("an answer")
+        .expect("there");
+    bring(store, &job, State::Succeeded).await;
+    assert!(store.delete(job.id, &Scope::All).await.expect("an answer"));
+    needles.remove(3);
+    for limit in [500, 50, 7] {
+        assert_eq!(found(limit).await, needles, "{limit} a page");
+    }
 }
 
 const FIRST: Page = Page { after: None, limit: 50 };
