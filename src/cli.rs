@@ -77,42 +77,28 @@ pub struct Global {
 
 /// What labctl can do.
 #[derive(Debug, Subcommand)]
+#[expect(
+    missing_docs,
+    reason = "clap would show it in place of what the `Args` of a verb say: their first paragraph alone, or all of them"
+)]
 pub enum Verb {
-    /// Make the lab: an engine, a cluster, the images and the dashboard, whatever is missing of them
     Up(up::Args),
-    /// List the chapters, and judge one: labctl chapter 02 verify
     Chapter(chapter::Args),
-    /// Show what there is of the lab: engine, cluster, dashboard, releases, images
     Status(status::Args),
-    /// List, build, load and remove images
     Image(image::Args),
-    /// Remove the lab and prove that nothing of it is left
     Teardown(teardown::Args),
-    /// Look for what would stop the lab or slow it down, and say how to set it right
     Doctor(doctor::Args),
-    /// Run kubectl on the lab's cluster
     Kubectl(tools::Kubectl),
-    /// Run helm on the lab's cluster
     Helm(tools::Helm),
-    /// Print the lab's environment for a shell: eval "$(labctl env)"
     Env(tools::Env),
-    /// Run the job-dashboard's server
     Serve(serve::Args),
-    /// Ask a server of the job-dashboard whether it is ready, or alive
     Healthcheck(healthcheck::Args),
-    /// Show where the lab's dashboard is, and how to come in
     Dashboard(dashboard::Args),
-    /// Run jobs on a dashboard, follow their output, look at their history
     Jobs(jobs::Args),
-    /// Hold prose to rules: spelling, links, padding, chapters, white space
     Prose(prose::Args),
-    /// Print the JSON Schema of a kind of file
     Schema(schema::Args),
-    /// Make pages of the chapters and posts, and run the commands in them
     Blog(blog::Args),
-    /// Print the completions of a shell
     Completions(completions::Args),
-    /// Ask something once, as the tests of the chart do
     #[command(hide = true)]
     Probe(probe::Args),
 }

@@ -19,7 +19,7 @@ use crate::error::{Code, Diagnosis, Exit};
 use crate::prose::config::Config;
 use crate::prose::tree;
 
-/// Make pages of the chapters and posts, and run what they tell their readers to type
+/// Make pages of the chapters and posts, and run the commands in them
 #[derive(Debug, clap::Args)]
 pub struct Args {
     #[command(subcommand)]

@@ -21,7 +21,7 @@ use crate::error::{Code, Diagnosis, Exit, exit_of};
 use crate::report::{Event, junit, tap};
 use crate::world::World;
 
-/// Options of `labctl chapter`
+/// List the chapters, and judge one: labctl chapter 02 verify
 #[derive(Debug, clap::Args)]
 #[command(
     subcommand_required = true,

@@ -10,7 +10,7 @@ use crate::error::Exit;
 /// Print the completions of a shell
 ///
 /// For bash: labctl completions bash > ~/.local/share/bash-completion/completions/labctl
-/// For zsh: labctl completions zsh > a file _labctl in a directory of $fpath
+/// For zsh: labctl completions zsh > "${fpath[1]}/_labctl"
 /// For fish: labctl completions fish > ~/.config/fish/completions/labctl.fish
 #[derive(Debug, clap::Args)]
 #[command(verbatim_doc_comment)]

@@ -10,8 +10,8 @@ use crate::world::World;
 
 /// Show where the lab's dashboard is, and how to come in
 ///
-/// A browser asks for a name and a password: any name will do, and the password is the token. `labctl jobs` finds both
-/// by itself.
+/// A browser asks for a name and a password: any name, and the token as the password. `labctl jobs` finds both by
+/// itself.
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// Print the token alone, for a browser or a script

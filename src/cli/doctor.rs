@@ -20,7 +20,7 @@ const INDENT: usize = 26;
 /// How wide the report is where the terminal does not say.
 const WIDTH: usize = 80;
 
-/// Options of `labctl doctor`
+/// Look for what would stop the lab or slow it down, and say how to set it right
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Exits with 0 where nothing stops the lab, with 3 where a problem does.")]
 pub struct Args {

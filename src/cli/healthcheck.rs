@@ -15,10 +15,9 @@ use crate::error::{Code, Diagnosis, Exit};
 
 /// Ask a server of the job-dashboard whether it is ready, or alive
 ///
-/// For HEALTHCHECK of an image, or an exec probe of Kubernetes, where there is neither shell nor curl. It ends with 0
-/// where the server answers that it is, with 1 where it answers that it is not and says which part, and with 3 where
-/// no server answers in time. It asks nothing but the server: it needs no lab, no home directory and no token, and uses
-/// no proxy.
+/// For HEALTHCHECK of an image, or an exec probe of Kubernetes, where there is neither shell nor curl. Where a server is
+/// not ready it says which part is not. It asks nothing but the server: it needs no lab, no home directory and no token,
+/// and uses no proxy.
 #[derive(Debug, clap::Args)]
 #[command(
     after_help = "It ends with 0 where the server says that it is, with 1 where it says that it is not, and with 3 where no server answers in time. In a Dockerfile: HEALTHCHECK CMD [\"/usr/local/bin/labctl\", \"healthcheck\"]. Who restarts what is unhealthy wants --live: a restart does not bring a database back."

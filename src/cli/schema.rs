@@ -6,7 +6,7 @@ use super::Outcome;
 use crate::assets;
 use crate::error::{Code, Diagnosis, Exit};
 
-/// Options of `labctl schema`
+/// Print the JSON Schema of a kind of file
 #[derive(Debug, clap::Args)]
 #[command(
     after_help = "In an editor with the YAML language server, put this on top of a chapter.yaml:\n  \

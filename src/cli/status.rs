@@ -10,7 +10,7 @@ use crate::lab::status::{self, Part, Status};
 use crate::report::human::size;
 use crate::world::World;
 
-/// Options of `labctl status`
+/// Show what there is of the lab: engine, cluster, dashboard, releases, images
 #[derive(Debug, clap::Args)]
 pub struct Args {}
 

@@ -9,7 +9,7 @@ use crate::lab::up;
 use crate::report::human::size;
 use crate::world::World;
 
-/// Options of `labctl teardown`
+/// Remove the lab and prove that nothing of it is left
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// Remove the lab's images and its image registry too

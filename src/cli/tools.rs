@@ -14,7 +14,7 @@ use crate::error::{Code, Diagnosis, Exit};
 use crate::lab::tools::{Origin, Tool, find, locate};
 use crate::world::World;
 
-/// Arguments of `labctl kubectl`
+/// Run kubectl on the lab's cluster
 #[derive(Debug, clap::Args)]
 #[command(disable_help_flag = true, disable_version_flag = true)]
 pub struct Kubectl {
@@ -23,7 +23,7 @@ pub struct Kubectl {
     arguments: Vec<OsString>,
 }
 
-/// Arguments of `labctl helm`
+/// Run helm on the lab's cluster
 #[derive(Debug, clap::Args)]
 #[command(disable_help_flag = true, disable_version_flag = true)]
 pub struct Helm {
@@ -32,7 +32,7 @@ pub struct Helm {
     arguments: Vec<OsString>,
 }
 
-/// Arguments of `labctl env`
+/// Print the lab's environment for a shell: eval "$(labctl env)"
 #[derive(Debug, clap::Args)]
 pub struct Env {
     /// The shell that reads it

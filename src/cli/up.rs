@@ -13,7 +13,7 @@ use crate::lab::up;
 use crate::report::Event;
 use crate::world::World;
 
-/// Options of `labctl up`
+/// Make the lab: an engine, a cluster, the images and the dashboard, whatever is missing of them
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// Show what would be done and why, and change nothing

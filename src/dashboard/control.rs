@@ -205,14 +205,19 @@ impl Control {
                 runner = self.0.runner.name(),
                 "this server runs the jobs"
             );
-            self.0.health.set("control", Ok("this server runs the jobs".into()));
             self.0.hub.lead(true);
+            self.say_collectors(&self.collectors());
+            if let Some(heard) = self.0.runner.heard() {
+                self.0.health.hear("runner", heard);
+            }
             tokio::select! {
                 () = self.keep_lease() => {}
                 () = self.work() => {}
             }
             self.0.hub.lead(false);
             self.stop_collectors();
+            // Nobody listens to it here, so what it said last is no reason to send no requests.
+            self.0.health.forget("runner");
             tracing::warn!(holder = self.0.holder, "another server runs the jobs");
         }
     }
@@ -453,7 +458,28 @@ impl Control {
         let mut collectors = self.collectors();
         if let Entry::Vacant(place) = collectors.entry(job.id) {
             place.insert(tokio::spawn(collect::run(self.clone(), job.id)));
+            self.say_collectors(&collectors);
         }
+    }
+
+    /// Takes note that nobody reads a job's output any more.
+    fn collected(&self, id: JobId) {
+        let mut collectors = self.collectors();
+        collectors.remove(&id);
+        self.say_collectors(&collectors);
+    }
+
+    /// Says in `/readyz` how many jobs' output is read. Whoever says so holds the collectors, and they are stopped before
+    /// it is said that another server runs the jobs: so nobody says this after that.
+    fn say_collectors(&self, collectors: &BTreeMap<JobId, JoinHandle<()>>) {
+        if !self.0.hub.leads() {
+            return;
+        }
+        let said = match collectors.len() {
+            1 => "this server runs the jobs; it reads the output of 1 job".to_owned(),
+            many => format!("this server runs the jobs; it reads the output of {many} jobs"),
+        };
+        self.0.health.set("control", Ok(said));
     }
 
     fn collectors(&self) -> MutexGuard<'_, BTreeMap<JobId, JoinHandle<()>>> {

@@ -1,10 +1,11 @@
 //! Whether the server is alive and ready, as its parts say.
 //!
-//! Parts push what they know ([`Health::set`]); a probe only reads it. So a probe costs nothing and cannot be slowed
-//! down by the part it asks about.
+//! Parts push what they know ([`Health::set`], [`Heard::now`]); a probe only reads it. So a probe costs nothing and cannot
+//! be slowed down by the part it asks about.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 
@@ -49,9 +50,27 @@ impl Readiness {
     }
 }
 
+/// When a part last heard of what it depends on; cheap to clone, all clones are one.
+#[derive(Debug, Clone, Default)]
+pub struct Heard(Arc<Mutex<Option<Instant>>>);
+
+impl Heard {
+    /// Takes note that it hears of it now.
+    pub fn now(&self) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
+    }
+
+    /// Returns how long ago that was; nothing where it never was.
+    pub fn ago(&self) -> Option<Duration> {
+        let heard = *self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        heard.map(|heard| heard.elapsed())
+    }
+}
+
 struct Inner {
     phase: Phase,
     parts: BTreeMap<&'static str, Result<String, String>>,
+    heard: BTreeMap<&'static str, Heard>,
 }
 
 /// What is known of the server's health; cheap to clone, all clones are one.
@@ -63,6 +82,7 @@ impl Default for Health {
         Self(Arc::new(RwLock::new(Inner {
             phase: Phase::Starting,
             parts: BTreeMap::new(),
+            heard: BTreeMap::new(),
         })))
     }
 }
@@ -82,6 +102,19 @@ impl Health {
         inner.parts.insert(part, state);
     }
 
+    /// Adds to what a part says of itself how long ago it was heard of.
+    pub fn hear(&self, part: &'static str, heard: Heard) {
+        let mut inner = self.0.write().unwrap_or_else(PoisonError::into_inner);
+        inner.heard.insert(part, heard);
+    }
+
+    /// Forgets a part: this server does not need it any more.
+    pub fn forget(&self, part: &str) {
+        let mut inner = self.0.write().unwrap_or_else(PoisonError::into_inner);
+        inner.parts.remove(part);
+        inner.heard.remove(part);
+    }
+
     /// Returns whether requests may be sent here, and why not.
     pub fn readiness(&self) -> Readiness {
         let inner = self.0.read().unwrap_or_else(PoisonError::into_inner);
@@ -97,10 +130,14 @@ impl Health {
         }];
         for (name, state) in &inner.parts {
             let (Ok(detail) | Err(detail)) = state;
+            let detail = match inner.heard.get(name).and_then(Heard::ago) {
+                Some(ago) => format!("{detail}; last heard of {} s ago", ago.as_secs()),
+                None => detail.clone(),
+            };
             checks.push(Check {
                 name: (*name).to_owned(),
                 ok: state.is_ok(),
-                detail: detail.clone(),
+                detail,
             });
         }
         checks.sort_by(|a, b| a.name.cmp(&b.name));
@@ -143,5 +180,32 @@ mod tests {
         assert_eq!(names, [("server", true), ("store", false)]);
         health.set("store", Ok("SQLite".into()));
         assert!(health.readiness().is_ready());
+    }
+
+    #[test]
+    fn how_long_ago_a_part_was_heard_of_is_told_whenever_it_is_asked() {
+        let health = Health::default();
+        let said = || {
+            let checks = health.readiness().checks.into_iter();
+            checks
+                .filter(|check| check.name == "runner")
+                .map(|check| (check.ok, check.detail))
+                .next()
+        };
+        let heard = Heard::default();
+        health.hear("runner", heard.clone());
+        assert_eq!(said(), None, "it has said nothing of itself");
+        health.set("runner", Ok("Kubernetes".into()));
+        assert_eq!(said(), Some((true, "Kubernetes".to_owned())), "it was never heard of");
+        *heard.0.lock().expect("no panic") = Instant::now().checked_sub(Duration::from_secs(70));
+        assert_eq!(said(), Some((true, "Kubernetes; last heard of 70 s ago".to_owned())));
+        health.set("runner", Err("away".into()));
+        assert_eq!(said(), Some((false, "away; last heard of 70 s ago".to_owned())));
+        heard.now();
+        assert_eq!(said(), Some((false, "away; last heard of 0 s ago".to_owned())));
+        health.forget("runner");
+        assert_eq!(said(), None);
+        health.set("runner", Ok("Kubernetes".into()));
+        assert_eq!(said(), Some((true, "Kubernetes".to_owned())));
     }
 }

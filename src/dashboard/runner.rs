@@ -9,6 +9,7 @@ pub mod process;
 use async_trait::async_trait;
 use tokio::sync::mpsc;
 
+use super::health::Heard;
 use super::job::spec::Spec;
 use super::job::{Job, JobId, Seen};
 use super::log::Line;
@@ -58,6 +59,11 @@ pub const BATCH_BYTES: usize = 256 << 10;
 pub trait Runner: Send + Sync {
     /// Returns what it is, for the log and for `/readyz`.
     fn name(&self) -> String;
+
+    /// Returns when it last heard of what runs its jobs, for `/readyz`; nothing where it runs them itself.
+    fn heard(&self) -> Option<Heard> {
+        None
+    }
 
     /// Begins a job. One that was begun already is left as it is.
     ///

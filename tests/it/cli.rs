@@ -1,5 +1,6 @@
 //! The command line: help, exit codes, errors.
 
+use std::collections::BTreeSet;
 use std::process::Stdio;
 use std::time::Duration;
 
@@ -62,6 +63,32 @@ fn every_verb_has_help_that_fits_and_says_what_it_does() {
         assert!(output.stdout.contains("Usage: labctl"), "{args:?}: {}", output.stdout);
         let long = output.stdout.lines().find(|line| line.chars().count() > 100);
         assert_eq!(long, None, "{args:?}: a line is too long for a terminal");
+        let mut told = BTreeSet::new();
+        let told_twice = output
+            .stdout
+            .lines()
+            .find(|line| line.trim().len() > 40 && !told.insert(line.trim()));
+        assert_eq!(told_twice, None, "{args:?}: a line is there twice");
+    }
+}
+
+#[test]
+fn what_is_long_to_tell_of_a_verb_is_told_by_its_own_help_alone() {
+    let world = TestEnvironment::new();
+    let overview = world.run(&["--help"]).stdout;
+    for (verb, more) in [
+        ("serve", "Runs jobs, follows their output and keeps their history"),
+        ("healthcheck", "For HEALTHCHECK of an image"),
+        ("dashboard", "A browser asks for a name and a password"),
+        ("completions", "For fish: labctl completions fish"),
+    ] {
+        let long = world.run(&[verb, "--help"]).stdout;
+        let short = world.run(&[verb, "-h"]).stdout;
+        assert!(long.contains(more), "{long}");
+        assert!(!short.contains(more), "{short}");
+        assert!(!overview.contains(more), "{overview}");
+        let about = long.lines().next().expect("a line");
+        assert!(short.starts_with(about) && overview.contains(about), "{overview}");
     }
 }
 
@@ -300,7 +327,7 @@ fn json_is_json_on_success_and_on_failure() {
 #[test]
 fn every_exit_code_is_distinct_and_documented() {
     use labctl::error::{Code, Exit};
-    let mut seen = std::collections::BTreeSet::new();
+    let mut seen = BTreeSet::new();
     for exit in Exit::ALL {
         assert!(seen.insert(exit.code()), "{exit:?}");
         assert!(!exit.meaning().is_empty());

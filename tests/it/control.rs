@@ -489,6 +489,28 @@ async fn one_server_runs_the_jobs_and_another_takes_over() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn readiness_says_how_many_jobs_output_is_read() {
+    let top = tempfile::tempdir().expect("a temporary directory");
+    let first = Dashboard::at(top.path(), "one", 3).await;
+    let reads = |what: &str| format!("this server runs the jobs; it reads the output of {what}");
+    first.until_said("control", Some(&reads("0 jobs"))).await;
+    first.until_said("runner", Some("processes, 3 at once")).await;
+    let (one, two) = (
+        first.create(shell("sleep 60")).await,
+        first.create(shell("sleep 60")).await,
+    );
+    first.until_said("control", Some(&reads("2 jobs"))).await;
+    first.act(one.id, Action::Cancel).await.expect("accepted");
+    first.until_said("control", Some(&reads("1 job"))).await;
+    // One that does not run the jobs says so, and nothing of a runner.
+    let second = Dashboard::at(top.path(), "two", 3).await;
+    second.until_said("control", Some("another server runs the jobs")).await;
+    second.until_said("runner", None).await;
+    first.act(two.id, Action::Cancel).await.expect("accepted");
+    first.until_said("control", Some(&reads("0 jobs"))).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_hundred_jobs_run_through_few_slots() {
     let dashboard = Dashboard::new(4).await;
     let mut ids = Vec::new();

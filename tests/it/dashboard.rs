@@ -208,6 +208,7 @@ pub(crate) struct Dashboard {
     pub(crate) store: Arc<Flaky>,
     pub(crate) service: Service,
     pub(crate) control: Control,
+    pub(crate) health: Health,
     pub(crate) work: tokio::task::JoinHandle<()>,
 }
 
@@ -252,11 +253,12 @@ impl Dashboard {
             .expect("a runner"),
         );
         let hub = Hub::default();
+        let health = Health::default();
         let control = Control::new(
             store.clone() as Arc<dyn JobStore>,
             runner.clone(),
             hub.clone(),
-            Health::default(),
+            health.clone(),
             name.to_owned(),
             keep,
         );
@@ -273,6 +275,7 @@ impl Dashboard {
             store,
             service,
             control,
+            health,
             work,
         }
     }
@@ -323,6 +326,21 @@ impl Dashboard {
                 Some(gap @ Item::Gap { .. }) => panic!("{gap:?}"),
                 None => return out,
             }
+        }
+    }
+
+    /// Waits until a part says this of itself in `/readyz`; nothing where it says nothing.
+    pub(crate) async fn until_said(&self, part: &str, wanted: Option<&str>) {
+        let until = Instant::now() + LIMIT;
+        loop {
+            let checks = self.health.readiness().checks;
+            let said = checks.iter().find(|check| check.name == part);
+            let said = said.map(|check| check.detail.as_str());
+            if said == wanted {
+                return;
+            }
+            assert!(Instant::now() < until, "{part} says {said:?} and not {wanted:?}");
+            tokio::time::sleep(Duration::from_millis(10)).await;
         }
     }
 

@@ -55,7 +55,7 @@ pub(super) async fn run(control: Control, id: JobId) {
         }
     }
     drop(feed);
-    control.collectors().remove(&id);
+    control.collected(id);
     // Who wanted it to be read meanwhile found that it was.
     match control.0.store.job(id, &Scope::All).await {
         Ok(Some(job)) => control.collect(&job),

@@ -46,6 +46,7 @@ use self::cache::Cache;
 use self::desired::Defaults;
 use self::trouble::NotCreated;
 use super::{Batch, Runner, RunnerError, Told};
+use crate::dashboard::health::Heard;
 use crate::dashboard::job::spec::{Priority, Spec};
 use crate::dashboard::job::{Job, Phase, Seen, State};
 
@@ -103,6 +104,8 @@ struct Inner {
     defaults: Defaults,
     limits: Limits,
     cache: Cache,
+    /// When a watch said something, be it a bookmark.
+    heard: Heard,
     /// Where it is told why a job waits that has no Job yet.
     told: Mutex<Option<mpsc::Sender<Told>>>,
 }
@@ -135,13 +138,15 @@ impl Kubernetes {
     /// Runs jobs by a client that is there.
     pub fn new(client: Client, namespace: impl Into<String>, defaults: Defaults, limits: Limits) -> Self {
         let namespace = namespace.into();
+        let heard = Heard::default();
         Self(Arc::new(Inner {
-            calls: limited(client.clone(), &namespace),
+            calls: limited(client.clone(), &namespace, &heard),
             logs: client,
             namespace,
             defaults,
             limits,
             cache: Cache::default(),
+            heard,
             told: Mutex::default(),
         }))
     }
@@ -256,17 +261,26 @@ async fn from_file(path: &Path) -> Result<Config> {
 
 /// Returns a client whose answers come in time, or are an error: on a dead connection there would never be one, nor the
 /// rest of one that has begun. A watch says nothing for as long as nothing happens, and whoever reads it knows for how long.
-fn limited(client: Client, namespace: &str) -> Client {
+/// What a watch says is heard here: kube-runtime keeps bookmarks to itself.
+fn limited(client: Client, namespace: &str, heard: &Heard) -> Client {
+    let heard = heard.clone();
     let service = tower::service_fn(move |request: http::Request<Body>| {
-        let client = client.clone();
+        let (client, heard) = (client.clone(), heard.clone());
         async move {
             let is_watch = request.uri().query().is_some_and(|query| query.contains("watch=true"));
             let answer = match tokio::time::timeout(ANSWER_LIMIT, client.send(request)).await {
                 Ok(answer) => answer?,
                 Err(_) => return Err(kube::Error::Service(late("no answer"))),
             };
+            if is_watch && answer.status().is_success() {
+                heard.now();
+            }
             Ok(answer.map(|body| {
                 if is_watch {
+                    let body = body.map_frame(move |frame| {
+                        heard.now();
+                        frame
+                    });
                     body.map_err(tower::BoxError::from).boxed_unsync()
                 } else {
                     timely(body)
@@ -297,6 +311,10 @@ fn timely(body: Body) -> UnsyncBoxBody<Bytes, tower::BoxError> {
 impl Runner for Kubernetes {
     fn name(&self) -> String {
         format!("Kubernetes, namespace {}", self.namespace())
+    }
+
+    fn heard(&self) -> Option<Heard> {
+        Some(self.0.heard.clone())
     }
 
     async fn begin(&self, job: &Job, spec: &Spec) -> Result<(), RunnerError> {

@@ -155,6 +155,14 @@ impl Fake {
         self.lock().tell(kind, "ERROR", &object);
     }
 
+    /// Says on the watches of a kind that nothing has happened.
+    pub(super) fn bookmark(&self, kind: &'static str) {
+        let mut inner = self.lock();
+        let version = inner.version.to_string();
+        let object = json!({"kind": "", "apiVersion": "", "metadata": {"resourceVersion": version}});
+        inner.tell(kind, "BOOKMARK", &object);
+    }
+
     /// Ends all watches in the middle of a line.
     pub(super) fn cut_watches(&self) {
         let inner = &mut *self.lock();

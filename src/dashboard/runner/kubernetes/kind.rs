@@ -56,7 +56,6 @@ where
         match &event {
             Ok(Event::InitDone) => self.row.listed = Some(Instant::now()),
             Ok(Event::Apply(_) | Event::Delete(_)) => self.row.end(),
-            Ok(Event::Init | Event::InitApply(_)) => {}
             Err(error) if trouble::is_too_old(error) => {
                 let Some(wait) = self.row.again(Instant::now()) else {
                     return event;
@@ -74,7 +73,7 @@ where
                 self.events = later.flatten_stream().boxed();
                 return Ok(Event::Init);
             }
-            Err(_) => {}
+            Ok(Event::Init | Event::InitApply(_)) | Err(_) => {}
         }
         event
     }

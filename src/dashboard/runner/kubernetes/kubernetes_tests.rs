@@ -477,6 +477,30 @@ async fn a_watch_that_is_cut_goes_on_without_a_list() {
 }
 
 #[tokio::test]
+async fn a_bookmark_is_a_sign_of_life_and_nothing_else() {
+    let fake = Fake::default();
+    let runner = fake.runner();
+    let heard = runner.heard().expect("the API server is heard of");
+    assert_eq!(heard.ago(), None);
+    let mut watch = Watch::of(&runner);
+    watch.until("synced").await;
+    let recent = Duration::from_millis(300);
+    for kind in ["jobs", "pods"] {
+        tokio::time::sleep(recent).await;
+        assert!(heard.ago() >= Some(recent), "{:?}", heard.ago());
+        fake.bookmark(kind);
+        let hears = async {
+            while heard.ago() >= Some(recent) {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        };
+        timeout(PATIENCE, hears).await.expect("it is heard");
+    }
+    assert!(watch.told.try_recv().is_err(), "nothing has happened");
+    assert_eq!(lists(&fake, ""), 3);
+}
+
+#[tokio::test]
 async fn who_cannot_see_says_so_and_tells_everything_when_it_can() {
     let fake = Fake::default();
     let runner = fake.runner();
