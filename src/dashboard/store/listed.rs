@@ -86,7 +86,7 @@ pub(super) struct Key {
 
 /// The rows that were listed lately, and how many there were.
 pub(super) struct Rows {
-    rows: Mutex<LruCache<JobId, Listed>>,
+    kept: Mutex<LruCache<JobId, Listed>>,
     size: Mutex<Option<(Instant, i64)>>,
     rare: Mutex<LruCache<String, Instant>>,
 }
@@ -94,7 +94,7 @@ pub(super) struct Rows {
 impl Default for Rows {
     fn default() -> Self {
         Self {
-            rows: Mutex::new(LruCache::new(KEPT)),
+            kept: Mutex::new(LruCache::new(KEPT)),
             size: Mutex::default(),
             rare: Mutex::new(LruCache::new(RARE.0)),
         }
@@ -129,7 +129,7 @@ impl Rows {
 
     /// Returns the rows that are kept in these versions, and the ids of the others.
     pub(super) fn known(&self, keys: &[Key]) -> (Vec<Listed>, Vec<i64>) {
-        let mut rows = self.rows.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut rows = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
         let (mut known, mut unknown) = (Vec::with_capacity(keys.len()), Vec::new());
         for key in keys {
             match rows.get(&key.id).filter(|row| row.version == key.version) {
@@ -142,7 +142,7 @@ impl Rows {
 
     /// Keeps rows.
     pub(super) fn keep(&self, new: &[Listed]) {
-        let mut rows = self.rows.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut rows = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
         for row in new {
             // Somebody may have read a later version meanwhile.
             if rows.peek(&row.id).is_none_or(|kept| kept.version < row.version) {
