@@ -52,6 +52,10 @@ pub const VARIABLES: &[Variable] = &[
         about: "how many jobs that have ended `labctl serve` keeps, as --keep-jobs (default: all)",
     },
     Variable {
+        name: "LABCTL_KEEP_AUDIT",
+        about: "how long `labctl serve` keeps who did what, as --keep-audit: 365d, say (default: for ever)",
+    },
+    Variable {
         name: "LABCTL_LOGS_MAX_BYTES",
         about: "how many bytes the logs of all jobs may have in the store, as --logs-max-bytes: 10GiB, say (default: no limit)",
     },

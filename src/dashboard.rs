@@ -11,7 +11,7 @@
 //! | [`job`] | a job's id, states and spec, templates and schedules; pure |
 //! | [`log`] | lines of output, how they are packed, the hub where viewers find them, and the way there from other servers |
 //! | [`runner`] | what runs jobs: child processes, Kubernetes |
-//! | [`store`] | where jobs are kept: SQLite, PostgreSQL |
+//! | [`store`] | where jobs, and who did what, are kept: SQLite, PostgreSQL |
 //! | [`health`] | whether the server is alive and ready |
 //! | [`trace`] | the log |
 //!
@@ -23,7 +23,8 @@
 //! which anybody may read.
 //!
 //! Every call of [`service`] says who asks, and the owner is part of every statement of the [`store`]: a job of
-//! somebody else does not exist.
+//! somebody else does not exist. What is created, changed and deleted is written down with who did it, in the same
+//! transaction, and sealed ([`store::audit`]).
 
 pub mod auth;
 pub mod control;
