@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use jiff::Timestamp;
-use labctl::dashboard::http::query::{At, List, Log, Occurrences, Wrong, duration_ms};
+use labctl::dashboard::http::query::{Acts, AfterSeal, At, List, Log, Occurrences, Wrong, duration_ms};
 use labctl::dashboard::job::JobId;
 use labctl::dashboard::job::spec::Spec;
 use labctl::dashboard::log::level::Level;
@@ -48,6 +48,8 @@ pub(crate) fn filter(data: &[u8]) {
     _ = Log::parse(query, now());
     _ = Occurrences::parse(query, now());
     _ = At::parse(query);
+    _ = Acts::parse(query);
+    _ = AfterSeal::parse(query);
     assert!(duration_ms(query).is_none_or(|ms| ms >= 0));
     let Ok(list) = List::parse(query, now()) else { return };
     let id = JobId::from_number(1 << 50).expect("an id");

@@ -12,10 +12,11 @@ const waiting = new Map(); // New jobs, not shown yet.
 const ran = (job) => (Date.parse(job.finished_at) || now()) - Date.parse(job.started_at);
 
 function belongs(job) {
-  const { states, owner, labels, text, template, since, until, least } = filter, created = Date.parse(job.created_at);
+  const { states, owner, labels, shown, text, template, since, until, least } = filter, created = Date.parse(job.created_at);
   return (!states.length || states.includes(job.state))
     && (owner === null || job.owner === owner)
     && (template === null || job.template === template)
+    && (!shown || $(`j-${job.id}`))
     && Object.entries(labels).every(([name, value]) => job.labels[name] === value)
     && (text === null || job.name.toLowerCase().includes(text) || job.id.includes(text))
     && (since === null || created >= since) && (until === null || created < until)

@@ -92,6 +92,9 @@ struct Which {
     /// Only jobs with this label; may be given several times
     #[arg(long, short, value_name = "NAME=VALUE")]
     label: Vec<String>,
+    /// Only jobs made from a template with this parameter as it was given; may be given several times
+    #[arg(long, value_name = "NAME=VALUE")]
+    param: Vec<String>,
     /// Only jobs made from this template
     #[arg(long, value_name = "NAME")]
     template: Option<String>,
@@ -265,6 +268,9 @@ impl Which {
         }
         for label in &self.label {
             add("label", label);
+        }
+        for param in &self.param {
+            add("param", param);
         }
         for (name, value) in [
             ("owner", &self.owner),

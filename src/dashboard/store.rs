@@ -111,6 +111,8 @@ pub struct Filter {
     pub owner: Option<String>,
     /// Those with all of these labels; an empty value is a value.
     pub labels: BTreeMap<String, String>,
+    /// Those made from a template with all of these parameters as they were given, as text.
+    pub parameters: BTreeMap<String, String>,
     /// Those whose name contains this text, or whose id begins with it (from 8 characters on), without regard to case.
     pub text: Option<String>,
     /// Those made from this template.

@@ -4,6 +4,7 @@
 
 pub(crate) mod driver;
 mod levels;
+mod parameters;
 
 use std::io::{BufRead, BufReader};
 use std::process::{Child, Stdio};

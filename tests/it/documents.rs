@@ -505,6 +505,25 @@ fn the_client_runs_templates_and_shows_schedules() {
         "--follow",
     ]);
     assert_eq!((ran.exit, ran.stdout.as_str()), (Some(0), "1: hello, 3\n"), "{ran}");
+    let asked = ["--json", "jobs", "list", "--param", "name=3", "--param", "count=1"];
+    let found = world.run(&asked);
+    assert_eq!(found.stdout.matches("\"template\":\"hello\"").count(), 1, "{found}");
+    let none = world.run(&["jobs", "list", "--param", "name=4"]);
+    assert!(none.stdout.is_empty(), "{none}");
+    let page = server.ask("GET", "/?param=name%3D3", &[], "").text();
+    assert_eq!(page.matches("data-id=\"0").count(), 1, "{page}");
+    let id = page
+        .split("data-id=\"")
+        .nth(1)
+        .and_then(|rest| rest.get(..13))
+        .expect("an id");
+    let job = server.ask("GET", &format!("/ui/jobs/{id}"), &[], "").text();
+    assert!(job.contains("/?template=hello&amp;param=name%3D3"), "{job}");
+    problem(
+        &server.ask("GET", "/jobs?param=name", &[], ""),
+        400,
+        "invalid-parameter",
+    );
     let wrong = world.run(&["jobs", "run", "--template", "hello", "-p", "count=100", "-p", "nmae=x"]);
     assert_eq!(wrong.exit, Some(2), "{wrong}");
     assert!(wrong.stderr.contains("/parameters/nmae"), "{wrong}");

@@ -39,3 +39,4 @@ mod seeds;
 mod serve;
 mod store;
 mod streams;
+mod together;

@@ -61,6 +61,47 @@ impl Answer {
     }
 }
 
+/// As [`Server::ask`], where the server itself cannot be reached: from several threads.
+pub(crate) fn ask(address: SocketAddr, method: &str, path: &str, headers: &[&str], body: &str) -> Answer {
+    let mut stream = send(address, method, path, headers, body);
+    let mut bytes = Vec::new();
+    stream.read_to_end(&mut bytes).expect("answered");
+    let end = bytes
+        .windows(4)
+        .position(|part| part == b"\r\n\r\n")
+        .unwrap_or_else(|| {
+            panic!(
+                "no whole head of {method} {path}: {:?}",
+                String::from_utf8_lossy(&bytes)
+            )
+        });
+    let head = String::from_utf8_lossy(&bytes[..end]).into_owned();
+    let status = head.split(' ').nth(1).expect("a status").parse().expect("a number");
+    Answer {
+        status,
+        head,
+        body: bytes.split_off(end + 4),
+    }
+}
+
+fn send(address: SocketAddr, method: &str, path: &str, headers: &[&str], body: &str) -> TcpStream {
+    let mut stream = TcpStream::connect(address).expect("connected");
+    stream.set_read_timeout(Some(2 * LIMIT)).expect("set");
+    let mut head = format!("{method} {path} HTTP/1.0\r\n");
+    if !headers.iter().any(|header| header.starts_with("host:")) {
+        head.push_str("host: localhost\r\n");
+    }
+    for header in headers {
+        _ = write!(head, "{header}\r\n");
+    }
+    if !body.is_empty() {
+        _ = write!(head, "content-length: {}\r\n", body.len());
+    }
+    // The server may have said no before it has read all of it.
+    _ = write!(stream, "{head}\r\n{body}");
+    stream
+}
+
 impl Server {
     pub(crate) fn start(world: &TestEnvironment, args: &[&str]) -> Self {
         let start = Instant::now();
@@ -135,44 +176,12 @@ impl Server {
 
     /// Sends a request and reads all of the answer. HTTP/1.0 has no parts of bodies that would have to be put together.
     pub(crate) fn ask(&self, method: &str, path: &str, headers: &[&str], body: &str) -> Answer {
-        let mut stream = self.send(method, path, headers, body);
-        let mut bytes = Vec::new();
-        stream.read_to_end(&mut bytes).expect("answered");
-        let end = bytes
-            .windows(4)
-            .position(|part| part == b"\r\n\r\n")
-            .unwrap_or_else(|| {
-                panic!(
-                    "no whole head of {method} {path}: {:?}",
-                    String::from_utf8_lossy(&bytes)
-                )
-            });
-        let head = String::from_utf8_lossy(&bytes[..end]).into_owned();
-        let status = head.split(' ').nth(1).expect("a status").parse().expect("a number");
-        Answer {
-            status,
-            head,
-            body: bytes.split_off(end + 4),
-        }
+        ask(self.address, method, path, headers, body)
     }
 
     /// Sends a request.
     pub(crate) fn send(&self, method: &str, path: &str, headers: &[&str], body: &str) -> TcpStream {
-        let mut stream = TcpStream::connect(self.address).expect("connected");
-        stream.set_read_timeout(Some(2 * LIMIT)).expect("set");
-        let mut head = format!("{method} {path} HTTP/1.0\r\n");
-        if !headers.iter().any(|header| header.starts_with("host:")) {
-            head.push_str("host: localhost\r\n");
-        }
-        for header in headers {
-            _ = write!(head, "{header}\r\n");
-        }
-        if !body.is_empty() {
-            _ = write!(head, "content-length: {}\r\n", body.len());
-        }
-        // The server may have said no before it has read all of it.
-        _ = write!(stream, "{head}\r\n{body}");
-        stream
+        send(self.address, method, path, headers, body)
     }
 
     /// Ends the server as nothing can be done against.

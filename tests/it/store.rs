@@ -5,6 +5,7 @@ mod contract;
 mod documents;
 mod fence;
 mod list;
+mod parameters;
 mod postgres;
 mod sqlite;
 mod together;

@@ -33,6 +33,7 @@ const TOLD: usize = 20;
         ("state" = Option<Vec<crate::dashboard::job::State>>, Query, style = Form, explode, description = "Jobs in one of these states"),
         ("owner" = Option<String>, Query, description = "Jobs of this owner", min_length = 1, max_length = 255),
         ("label" = Option<Vec<String>>, Query, style = Form, explode, description = "Jobs with this label, `NAME=VALUE`"),
+        ("param" = Option<Vec<String>>, Query, style = Form, explode, description = "Jobs made from a template with this parameter as it was given, `NAME=VALUE`: a text of up to 255 bytes, a number, `true` or `false`; may be given several times, and all must be there"),
         ("template" = Option<String>, Query, description = "Jobs made from this template", min_length = 1, max_length = 63),
         ("q" = Option<String>, Query, description = "Jobs whose name or id contains this", min_length = 1, max_length = 200),
         ("since" = Option<String>, Query, description = "Jobs created at this time or later"),

@@ -124,6 +124,7 @@ pub(super) async fn create(
         ("state" = Option<Vec<crate::dashboard::job::State>>, Query, style = Form, explode, description = "Jobs in one of these states; may be given several times, or as a list with commas"),
         ("owner" = Option<String>, Query, description = "Jobs of this owner", min_length = 1, max_length = 255),
         ("label" = Option<Vec<String>>, Query, style = Form, explode, description = "Jobs with this label, `NAME=VALUE`; may be given several times, and all must be there"),
+        ("param" = Option<Vec<String>>, Query, style = Form, explode, description = "Jobs made from a template with this parameter as it was given, `NAME=VALUE`: a text of up to 255 bytes, a number, `true` or `false`; may be given several times, and all must be there"),
         ("template" = Option<String>, Query, description = "Jobs made from this template", min_length = 1, max_length = 63),
         ("q" = Option<String>, Query, description = "Jobs whose name or id contains this, without regard to case", min_length = 1, max_length = 200),
         ("since" = Option<String>, Query, description = "Jobs created at this time or later: RFC 3339, or how long ago (`90s`, `1h30m`, `7d`)"),

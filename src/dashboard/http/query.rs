@@ -208,7 +208,14 @@ impl List {
                     let now_ms = now.as_millisecond();
                     once(&mut filter.min_duration, name, MinDuration { ms, now_ms })?;
                 }
-                "label" => label(&mut filter.labels, &value)?,
+                "label" | "param" => {
+                    let of = if name == "label" {
+                        &mut filter.labels
+                    } else {
+                        &mut filter.parameters
+                    };
+                    pair(of, name, &value)?;
+                }
                 _ => return Err(unknown(name, &Self::KNOWN)),
             }
         }
@@ -234,12 +241,13 @@ impl List {
         })
     }
 
-    const KNOWN: [&'static str; 10] = [
+    const KNOWN: [&'static str; 11] = [
         "limit",
         "cursor",
         "state",
         "owner",
         "label",
+        "param",
         "template",
         "q",
         "since",
@@ -294,15 +302,15 @@ fn unknown(name: &str, known: &[&str]) -> Wrong {
     ))
 }
 
-fn label(labels: &mut BTreeMap<String, String>, value: &str) -> Result<()> {
+fn pair(pairs: &mut BTreeMap<String, String>, name: &str, value: &str) -> Result<()> {
     let Some((key, value)) = value.split_once('=').filter(|(key, _)| !key.is_empty()) else {
-        return wrong("label", "must be NAME=VALUE");
+        return wrong(name, "must be NAME=VALUE");
     };
-    if labels.len() == LABELS {
-        return wrong("label", format_args!("may be given {LABELS} times"));
+    if pairs.len() == LABELS {
+        return wrong(name, format_args!("may be given {LABELS} times"));
     }
-    match labels.insert(key.to_owned(), value.to_owned()) {
-        Some(other) if other != value => wrong("label", format_args!("wants two values of `{key}`: no job has both")),
+    match pairs.insert(key.to_owned(), value.to_owned()) {
+        Some(other) if other != value => wrong(name, format_args!("wants two values of `{key}`: no job has both")),
         _ => Ok(()),
     }
 }

@@ -222,11 +222,12 @@ fn how_many(counted: &Counted) -> String {
 
 /// Says what a page is filtered by; nothing where it is not.
 fn filter_words(address: &str) -> Option<String> {
-    const FILTERS: [&str; 8] = [
+    const FILTERS: [&str; 9] = [
         "state",
         "q",
         "owner",
         "label",
+        "param",
         "template",
         "since",
         "until",
@@ -240,6 +241,7 @@ fn filter_words(address: &str) -> Option<String> {
             let name = match name.as_str() {
                 "q" => "text",
                 "min_duration" => "ran at least",
+                "param" => "parameter",
                 name => name,
             };
             format!("{name}: {}", value.trim())

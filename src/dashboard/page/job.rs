@@ -12,6 +12,7 @@ use super::visit::{Failure, Form, Visit, Work};
 use super::{acts, list, show, words};
 use crate::dashboard::control::now_ms;
 use crate::dashboard::job::spec::{Priority, Spec};
+use crate::dashboard::job::template::Origin;
 use crate::dashboard::job::{Job, State};
 use crate::dashboard::store::audit::Entry;
 
@@ -26,12 +27,17 @@ pub(super) async fn page(visit: Visit, Work(service): Work, Path(id): Path<Strin
         let tail = tail::read(&service, &visit.caller, id).await?;
         let result = service.result(&job).await?;
         let may_rerun = service.rerun_refused(&job).await?.is_none();
+        let origin = match job.template {
+            Some(_) => service.origin(&visit.caller, id).await?,
+            None => None,
+        };
         let object = format!("job/{id}");
         let acts = service.acts(&visit.caller, Some(&object), None, acts::SHOWN).await?;
         Ok::<_, Failure>(Whole {
             job,
             may_rerun,
             spec,
+            origin,
             tail,
             result,
             acts,
@@ -78,6 +84,7 @@ struct Whole {
     job: Job,
     may_rerun: bool,
     spec: Spec,
+    origin: Option<Origin>,
     tail: Tail,
     result: Option<Map<String, Value>>,
     acts: Vec<Entry>,
@@ -89,7 +96,7 @@ fn content(visit: &Visit, whole: &Whole, now_ms: i64) -> Markup {
         (summary(visit, &whole.job, whole.may_rerun, now_ms))
         @if let Some(result) = &whole.result { (came_to(result)) }
         (log(&whole.job, &whole.tail))
-        (specification(&whole.spec))
+        (specification(&whole.spec, whole.origin.as_ref()))
         // Jobs of an older labctl have none.
         @if !whole.acts.is_empty() { (acts::section(&whole.acts, now_ms)) }
     }
@@ -121,8 +128,14 @@ fn summary(visit: &Visit, job: &Job, may_rerun: bool, now_ms: i64) -> Markup {
 }
 
 fn by_label(name: &str, value: &str) -> String {
-    let mut query = form_urlencoded::Serializer::new("/?".to_owned());
+    let mut query = form_urlencoded::Serializer::for_suffix("/?".to_owned(), 2);
     query.append_pair("label", &format!("{name}={value}")).finish()
+}
+
+fn by_parameter(template: &str, name: &str, value: &str) -> String {
+    let mut query = form_urlencoded::Serializer::for_suffix("/?".to_owned(), 2);
+    query.append_pair("template", template);
+    query.append_pair("param", &format!("{name}={value}")).finish()
 }
 
 fn actions(visit: &Visit, job: &Job, may_rerun: bool) -> Markup {
@@ -261,13 +274,22 @@ fn came_to(result: &Map<String, Value>) -> Markup {
     }
 }
 
-fn specification(spec: &Spec) -> Markup {
+fn specification(spec: &Spec, origin: Option<&Origin>) -> Markup {
     let limits = &spec.limits;
     let json = serde_json::to_string_pretty(spec).unwrap_or_default();
     html! {
         section aria-labelledby="spec-title" {
             h2 #spec-title { "What it runs" }
             dl.spec {
+                @if let Some(origin) = origin.filter(|origin| !origin.parameters.is_empty()) {
+                    dt { "Parameters" }
+                    dd.labels {
+                        @for (name, value) in &origin.parameters {
+                            @let value = match value { Value::String(text) => text.clone(), other => other.to_string() };
+                            a.label href=(by_parameter(&origin.template, name, &value)) title="Jobs of this template with this parameter" { (name) "=" (value) } " "
+                        }
+                    }
+                }
                 dt { "Command" } dd { code.command { (words::join(&spec.command)) } }
                 @if let Some(image) = &spec.image { dt { "Image" } dd { code { (image) } } }
                 @if !spec.env.is_empty() {
@@ -299,6 +321,7 @@ mod tests {
             job: job.clone(),
             may_rerun: true,
             spec: serde_json::from_str(spec).expect("a spec"),
+            origin: None,
             tail: Tail {
                 text: log.to_owned(),
                 first: 1,

@@ -154,6 +154,7 @@ fn filters(visit: &Visit, query: &Query, faults: &Faults) -> Markup {
                             (field("owner", "Owner", &query.owner, "text", "anna"))
                         }
                         (field("label", "Labels", &query.labels, "text", "team=red, tier=web"))
+                        (field("param", "Parameters", &query.params, "text", "env=prod"))
                         (field("template", "Template", &query.template, "text", ""))
                         (field("since", "Created since (UTC)", &query.since, kind("since", &query.since), ""))
                         (field("until", "Created until (UTC)", &query.until, kind("until", &query.until), ""))
@@ -261,6 +262,8 @@ fn filter_json(query: &Query) -> String {
         "states": filter.states,
         "owner": filter.owner,
         "labels": filter.labels,
+        // What is told of a job has no parameters: only rows that are there can go on being there.
+        "shown": !filter.parameters.is_empty(),
         "text": filter.text.map(|text| text.to_lowercase()),
         "template": filter.template,
         "since": filter.since_ms,

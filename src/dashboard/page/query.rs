@@ -32,6 +32,8 @@ pub(super) struct Query {
     pub(super) owner: String,
     /// Labels as `name=value`, with commas between them.
     pub(super) labels: String,
+    /// Parameters of the template as `name=value`, with commas between them.
+    pub(super) params: String,
     /// The template.
     pub(super) template: String,
     /// From this day or time on.
@@ -79,8 +81,8 @@ impl Query {
                 }
                 "q" => query.text = value,
                 "owner" => query.owner = value,
-                "label" if query.labels.is_empty() => query.labels = value,
-                "label" => query.labels = format!("{}, {value}", query.labels),
+                "label" => add(&mut query.labels, &value),
+                "param" => add(&mut query.params, &value),
                 "template" => query.template = value,
                 "since" => query.since = value,
                 "until" => query.until = value,
@@ -98,8 +100,10 @@ impl Query {
             }
         }
         query.states.sort_unstable();
-        if let Err(fault) = labels(&query.labels) {
-            faults.insert("label", fault);
+        for (name, value) in [("label", &query.labels), ("param", &query.params)] {
+            if let Err(fault) = named(value) {
+                faults.insert(name, fault);
+            }
         }
         for (name, value, end) in [("since", &query.since, false), ("until", &query.until, true)] {
             if let Err(fault) = time(value, end) {
@@ -119,7 +123,8 @@ impl Query {
         Filter {
             states: self.states.clone(),
             owner: given(&self.owner),
-            labels: labels(&self.labels).unwrap_or_default(),
+            labels: named(&self.labels).unwrap_or_default(),
+            parameters: named(&self.params).unwrap_or_default(),
             text: given(&self.text),
             template: given(&self.template),
             since_ms: time(&self.since, false).unwrap_or_default(),
@@ -143,13 +148,14 @@ impl Query {
         let Self {
             owner,
             labels,
+            params,
             template,
             since,
             until,
             min_duration,
             ..
         } = self;
-        [owner, labels, template, since, until, min_duration]
+        [owner, labels, params, template, since, until, min_duration]
             .iter()
             .any(|text| !text.is_empty())
     }
@@ -211,6 +217,7 @@ impl Query {
             ("q", &self.text),
             ("owner", &self.owner),
             ("label", &self.labels),
+            ("param", &self.params),
             ("template", &self.template),
             ("since", &self.since),
             ("until", &self.until),
@@ -240,7 +247,15 @@ impl Query {
     }
 }
 
-fn labels(text: &str) -> Result<BTreeMap<String, String>, String> {
+/// Adds to what has commas between its parts.
+fn add(all: &mut String, part: &str) {
+    if !all.is_empty() {
+        all.push_str(", ");
+    }
+    all.push_str(part);
+}
+
+fn named(text: &str) -> Result<BTreeMap<String, String>, String> {
     let mut out = BTreeMap::new();
     for part in text.split(',').map(str::trim).filter(|part| !part.is_empty()) {
         let (name, value) = part
@@ -281,7 +296,7 @@ mod tests {
         for text in [
             "/",
             "/?state=pending&state=failed&q=a+%26+b%3Cc%3E&limit=10",
-            "/?owner=anna&label=team%3Dred%2C+tier%3D&since=2026-01-31&until=2026-02-01T00%3A00%3A00Z",
+            "/?owner=anna&label=team%3Dred%2C+tier%3D&param=env%3Dprod&since=2026-01-31&until=2026-02-01T00%3A00%3A00Z",
             "/?after=0000000000009&back=0000000000001.0000000000002",
         ] {
             let (query, faults) = Query::read(text.trim_start_matches('/').trim_start_matches('?'));

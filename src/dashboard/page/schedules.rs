@@ -23,7 +23,7 @@ use crate::dashboard::store::documents::Mark;
 
 /// Returns the address of a schedule's jobs.
 fn history(name: &str) -> String {
-    let mut query = form_urlencoded::Serializer::new("/?".to_owned());
+    let mut query = form_urlencoded::Serializer::for_suffix("/?".to_owned(), 2);
     query.append_pair("label", &format!("{LABEL}={name}")).finish()
 }
 

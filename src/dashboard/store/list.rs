@@ -16,7 +16,7 @@ use async_trait::async_trait;
 use self::sql::Maker;
 use super::gram::Sought;
 use super::listed::{self, Key, Listed, Rows};
-use super::{Filter, MinDuration, Page, Scope, StoreError};
+use super::{Filter, MinDuration, Page, Scope, StoreError, row};
 use crate::dashboard::job::{Job, JobId, State};
 
 /// How many ids the first walk of each index has at most, and how much longer every next one is.
@@ -191,10 +191,17 @@ impl Wanted {
             (Scope::Owner(own), Some(other)) if own != other => return None,
             (Scope::Owner(own), _) => Some(own.clone()),
         };
+        let parameters = filter.parameters.iter();
+        let parameters = parameters.map(|(name, value)| (row::parameter(name), value.clone()));
+        let labels: Vec<(String, String)> = filter.labels.clone().into_iter().chain(parameters).collect();
         // No stored text has this character, and PostgreSQL takes no text with it.
-        let texts = [&owner, &filter.template, &filter.text].into_iter().flatten();
-        let labels = filter.labels.iter().flat_map(|(name, value)| [name, value]);
-        if texts.chain(labels).any(|text| text.contains('\0')) {
+        let has_it = |text: &String| text.contains('\0');
+        if [&owner, &filter.template, &filter.text]
+            .into_iter()
+            .flatten()
+            .any(has_it)
+            || labels.iter().any(|(name, value)| has_it(name) || has_it(value))
+        {
             return None;
         }
         let mut states = filter.states.clone();
@@ -212,7 +219,7 @@ impl Wanted {
             owner,
             states,
             template: filter.template.clone(),
-            labels: filter.labels.clone().into_iter().collect(),
+            labels,
             min_duration: filter.min_duration,
             text: None,
             limit: page.limit.into(),

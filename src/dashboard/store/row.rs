@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use anyhow::{Context as _, anyhow};
 use serde::{Deserialize, Deserializer};
+use serde_json::Value;
 use sqlx::{ColumnIndex, Decode, Row, Type};
 
 use super::audit::{Entry, Seal};
@@ -285,6 +286,31 @@ pub(super) fn fresh(new: &NewJob, id: JobId) -> Job {
 pub(super) fn labels_text(labels: &BTreeMap<String, String>) -> Result<Option<String>, StoreError> {
     let text = (!labels.is_empty()).then(|| serde_json::to_string(labels));
     text.transpose().map_err(broken)
+}
+
+/// How many bytes the value of a parameter may have by which jobs are found.
+const PARAMETER_BYTES: usize = 255;
+
+/// Returns the name under which the parameter of a template stands among the labels that jobs are found by. No label's
+/// name has a space.
+pub(super) fn parameter(name: &str) -> String {
+    format!("parameter {name}")
+}
+
+/// Returns what a job is found by: its labels, and the parameters that are one short text, number or truth value.
+pub(super) fn tags(labels: &BTreeMap<String, String>, origin: Option<&Origin>) -> BTreeMap<String, String> {
+    let mut tags = labels.clone();
+    for (name, value) in origin.iter().flat_map(|origin| &origin.parameters) {
+        let value = match value {
+            Value::String(text) => text.clone(),
+            Value::Number(_) | Value::Bool(_) => value.to_string(),
+            Value::Null | Value::Array(_) | Value::Object(_) => continue,
+        };
+        if value.len() <= PARAMETER_BYTES && !value.contains('\0') && !name.contains('\0') {
+            tags.insert(parameter(name), value);
+        }
+    }
+    tags
 }
 
 /// Returns a spec as it is stored.

@@ -150,6 +150,7 @@ async fn every_combination_of_filters_shows_what_is_wanted(place: &Place) {
                                     since_ms,
                                     until_ms,
                                     min_duration,
+                                    ..Filter::default()
                                 };
                                 let expected: Vec<&Job> =
                                     jobs.iter().filter(|job| shown(job, scope, &filter)).collect();

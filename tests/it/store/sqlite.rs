@@ -10,6 +10,7 @@ use labctl::dashboard::store::sqlite::{Settings, Sqlite};
 use labctl::dashboard::store::{Filter, JobStore as _, Page, Scope, StoreError};
 use sqlx::{Connection as _, Row as _};
 
+use super::parameters::{found, made_with};
 use super::{BEGIN_MS, bring, chunk, create, new_job};
 
 pub(super) async fn open(path: &Path) -> Sqlite {
@@ -387,4 +388,32 @@ async fn counters_that_are_off_are_put_right() {
         assert_eq!(store.counts(scope).await.expect("an answer"), right, "{scope:?}");
     }
     assert_eq!(store.recount().await.expect("an answer"), 0);
+}
+
+#[tokio::test]
+async fn jobs_of_an_older_labctl_are_found_by_their_parameters() {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let path = dir.path().join("jobs.db");
+    let store = open(&path).await;
+    let url = format!("sqlite:{}", path.display());
+    let mut other = sqlx::SqliteConnection::connect(&url).await.expect("opened");
+    let long = "x".repeat(256);
+    let parameters = serde_json::json!({
+        "env": "prod \"a\" ü", "count": 3, "dry": false, "list": [1], "none": null, "long": long,
+    });
+    create(&store, made_with(0, &parameters)).await;
+    create(&store, made_with(1, &serde_json::json!({"nul": "a\u{0}b", "env": "x"}))).await;
+    // As it was before they were kept.
+    let before =
+        "DELETE FROM job_labels WHERE name LIKE 'parameter %'; DELETE FROM _sqlx_migrations WHERE version = 7;";
+    sqlx::raw_sql(before).execute(&mut other).await.expect("changed");
+    assert_eq!(found(&store, &[("count", "3")]).await, Vec::<i64>::new());
+    drop(store);
+    let store = open(&path).await;
+    for asked in [("env", "prod \"a\" ü"), ("count", "3"), ("dry", "false")] {
+        assert_eq!(found(&store, &[asked]).await, [0], "{asked:?}");
+    }
+    for asked in [("list", "[1]"), ("none", "null"), ("long", &long)] {
+        assert_eq!(found(&store, &[asked]).await, Vec::<i64>::new(), "{asked:?}");
+    }
 }

@@ -75,9 +75,10 @@ const CREATE_ALL: &str = concat!(
     ), new AS MATERIALIZED (
         SELECT t.* FROM (SELECT count(*) FROM turn) waited, unnest($1::bigint[], $2::text[], $3::text[], $4::smallint[], $5::text[], $6::text[], $7::bigint[],
             $8::bigint[], $9::text[], $10::text[], $11::bytea[], $12::text[], $13::text[], $14::bigint[], $15::text[],
-            $16::bigint[], $17::text[], $18::text[], $19::text[], $20::text[], $21::text[], $22::text[], $23::text[])
+            $16::bigint[], $17::text[], $18::text[], $19::text[], $20::text[], $21::text[], $22::text[], $23::text[],
+            $24::text[])
         AS t (id, name, owner, state, template, labels, parent, created_ms, reason, key, body, spec, grams, version,
-            parameters, at_ms, actor, verb, object, was, became, request_id, ip)
+            parameters, at_ms, actor, verb, object, was, became, request_id, ip, tags)
     ), keys AS (
         INSERT INTO job_keys (owner, key, body, id) SELECT owner, key, body, id FROM new WHERE key IS NOT NULL
         ORDER BY owner, key
@@ -96,8 +97,8 @@ const CREATE_ALL: &str = concat!(
         INSERT INTO job_names (id, grams) SELECT id, grams::integer[] FROM fresh
     ), labels AS (
         INSERT INTO job_labels (name, value, id)
-        SELECT l.key, l.value, fresh.id FROM fresh CROSS JOIN LATERAL json_each_text(fresh.labels::json) l
-        WHERE fresh.labels IS NOT NULL
+        SELECT l.key, l.value, fresh.id FROM fresh CROSS JOIN LATERAL json_each_text(fresh.tags::json) l
+        WHERE fresh.tags IS NOT NULL
     ), counts AS (
         INSERT INTO job_counts (owner, state, shard, n)
         SELECT owner, state, $1[1] % 4, count(*) FROM fresh GROUP BY owner, state ORDER BY owner, state
@@ -215,6 +216,7 @@ impl Postgres {
         let acts = || batch.iter().map(|ask| ask.act.as_deref());
         let jobs: Vec<Job> = news().map(|new| row::fresh(new, new.id)).collect();
         let labels = jobs.iter().map(|job| row::labels_text(&job.labels));
+        let tags = news().map(|new| row::labels_text(&row::tags(&new.spec.labels, new.template.as_ref())));
         let specs = news().map(|new| row::spec_text(&new.spec));
         let parameters = news().map(|new| new.template.as_ref().map(row::parameters_text).transpose());
         let grams = jobs.iter().map(|job| {
@@ -258,7 +260,8 @@ impl Postgres {
             .bind(acts().map(|act| act?.before.as_deref()).collect::<Vec<_>>())
             .bind(jobs.iter().map(|job| job.state.name()).collect::<Vec<_>>())
             .bind(acts().map(|act| act?.request_id.as_deref()).collect::<Vec<_>>())
-            .bind(acts().map(|act| act?.ip.as_deref()).collect::<Vec<_>>());
+            .bind(acts().map(|act| act?.ip.as_deref()).collect::<Vec<_>>())
+            .bind(tags.collect::<Result<Vec<_>, _>>()?);
         let mut connection = self.connection().await?;
         let rows = query.fetch_all(&mut *connection).await.map_err(fault::postgres)?;
         rows.iter().map(|row| row.try_get(0).map_err(row::broken)).collect()
@@ -299,7 +302,8 @@ impl Postgres {
         let job = row::fresh(new, id);
         let encode = |error: StoreError| sqlx::Error::Encode(error.into());
         let grams: Vec<i32> = gram::of_name(&job.name).into_iter().map(gram::Gram::number).collect();
-        let (names, values): (Vec<&String>, Vec<&String>) = job.labels.iter().unzip();
+        let (names, values): (Vec<String>, Vec<String>) =
+            row::tags(&job.labels, new.template.as_ref()).into_iter().unzip();
         let query = sqlx::query(CREATE)
             .bind(id.number())
             .bind(&job.name)

@@ -7,9 +7,9 @@ use sqlx::PgConnection;
 use super::{Postgres, audit, fault, listen};
 use crate::dashboard::job::{Change, Job, JobId, State};
 use crate::dashboard::log::Chunk;
-use crate::dashboard::store::StoreError;
 use crate::dashboard::store::list::columns;
 use crate::dashboard::store::row;
+use crate::dashboard::store::{StoreError, documents};
 
 /// Changes a row that has a version, and its counters where the state changes.
 const CHANGE: &str = concat!(
@@ -146,7 +146,15 @@ impl Postgres {
             return Ok(false);
         };
         self.holds(&mut transaction).await?;
-        let (names, values): (Vec<&String>, Vec<&String>) = job.labels.iter().unzip();
+        let origin = match job.template {
+            Some(_) => {
+                let query = sqlx::query(documents::ORIGIN).bind(number);
+                let found = query.fetch_optional(&mut *transaction).await.map_err(fault::postgres)?;
+                found.as_ref().map(row::origin).transpose()?
+            }
+            None => None,
+        };
+        let (names, values): (Vec<String>, Vec<String>) = row::tags(&job.labels, origin.as_ref()).into_iter().unzip();
         // The spec, the parts of the name and the key go with the row.
         let query = sqlx::query(
             "WITH labels AS (

@@ -4,13 +4,40 @@ use async_trait::async_trait;
 use sqlx::{AssertSqlSafe, SqliteConnection};
 
 use super::write::{Kind as Write, run};
-use super::{Sqlite, fault};
+use super::{Query, Sqlite, fault};
 use crate::dashboard::store::audit::{self, Act, Audit, COLUMNS, Entry, SEALED_AT_ONCE, Seal};
 use crate::dashboard::store::row;
 use crate::dashboard::store::{Scope, StoreError};
 
-pub(super) const ADD: &str = "INSERT INTO audit (at_ms, actor, verb, object, owner, was, became, request_id, ip)
-    VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)";
+/// The statement that writes an entry.
+macro_rules! entry {
+    () => {
+        "INSERT INTO audit (at_ms, actor, verb, object, owner, was, became, request_id, ip)
+            VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"
+    };
+}
+pub(super) use entry;
+
+/// Binds the values of [`entry`] to a statement that ends with it.
+pub(super) fn bound<'q>(
+    query: Query<'q>,
+    act: &'q Act,
+    object: String,
+    owner: &'q str,
+    before: Option<String>,
+    after: Option<String>,
+) -> Query<'q> {
+    query
+        .bind(act.at_ms)
+        .bind(&act.actor)
+        .bind(act.verb.name())
+        .bind(object)
+        .bind(owner)
+        .bind(act.before.clone().or(before))
+        .bind(after)
+        .bind(&act.request_id)
+        .bind(&act.ip)
+}
 
 /// Writes down what was done to an object.
 pub(super) async fn add(
@@ -21,16 +48,7 @@ pub(super) async fn add(
     before: Option<String>,
     after: Option<String>,
 ) -> Result<(), StoreError> {
-    let query = sqlx::query(ADD)
-        .bind(act.at_ms)
-        .bind(&act.actor)
-        .bind(act.verb.name())
-        .bind(object)
-        .bind(owner)
-        .bind(act.before.clone().or(before))
-        .bind(after)
-        .bind(&act.request_id)
-        .bind(&act.ip);
+    let query = bound(sqlx::query(entry!()), act, object, owner, before, after);
     run(connection, query).await
 }
 

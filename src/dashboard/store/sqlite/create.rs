@@ -47,13 +47,19 @@ impl Waiting {
 
 /// Everything that a job is, in one call of the database: a call costs more than a statement. A job whose id is taken
 /// leaves nothing, for that is found first. sqlx numbers `?` through all statements, and gaps in `?N` mislead it.
-const CREATE: &str = "INSERT INTO jobs (id, name, owner, state, reason, template, labels, parent, created_ms)
+macro_rules! create {
+    () => {
+        "INSERT INTO jobs (id, name, owner, state, reason, template, labels, parent, created_ms)
         VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?);
     INSERT INTO job_specs (id, spec) VALUES (?, ?);
     INSERT INTO job_names (rowid, grams) VALUES (?, ?);
     INSERT INTO job_labels (name, value, id) SELECT key, value, ? FROM json_each(?);
     INSERT INTO job_counts (owner, state, n) VALUES (?, ?, 1) ON CONFLICT (owner, state) DO UPDATE SET n = n + 1;
-    INSERT INTO job_totals (state, n) VALUES (?, 1) ON CONFLICT (state) DO UPDATE SET n = n + 1";
+    INSERT INTO job_totals (state, n) VALUES (?, 1) ON CONFLICT (state) DO UPDATE SET n = n + 1"
+    };
+}
+const CREATE: &str = create!();
+const CREATE_BY: &str = concat!(create!(), "; ", audit::entry!());
 
 impl Sqlite {
     pub(super) async fn write_new(&self, new: NewJob) -> Result<Created, StoreError> {
@@ -158,7 +164,8 @@ async fn create(connection: &mut SqliteConnection, new: &NewJob, act: Option<&Ac
         let job = row::fresh(new, id);
         let grams: Vec<String> = gram::of_name(&job.name).into_iter().map(gram::Gram::text).collect();
         let (number, state, labels) = (id.number(), job.state.number(), row::labels_text(&job.labels)?);
-        let query = sqlx::query(CREATE)
+        let tags = row::labels_text(&row::tags(&job.labels, new.template.as_ref()))?;
+        let query = sqlx::query(if act.is_some() { CREATE_BY } else { CREATE })
             .bind(number)
             .bind(&job.name)
             .bind(&job.owner)
@@ -173,10 +180,17 @@ async fn create(connection: &mut SqliteConnection, new: &NewJob, act: Option<&Ac
             .bind(number)
             .bind(grams.join(" "))
             .bind(number)
-            .bind(&labels)
+            .bind(&tags)
             .bind(&job.owner)
             .bind(state)
             .bind(state);
+        let query = match act {
+            Some(act) => {
+                let after = Some(job.state.name().to_owned());
+                audit::bound(query, act, format!("job/{id}"), &job.owner, None, after)
+            }
+            None => query,
+        };
         match query.execute(&mut *connection).await {
             Ok(_) => break job,
             // Another server made the same id in the same millisecond.
@@ -187,10 +201,6 @@ async fn create(connection: &mut SqliteConnection, new: &NewJob, act: Option<&Ac
             Err(error) => return Err(fault::sqlite(error)),
         }
     };
-    if let Some(act) = act {
-        let after = Some(job.state.name().to_owned());
-        audit::add(connection, act, format!("job/{}", job.id), &job.owner, None, after).await?;
-    }
     if let Some(origin) = &new.template {
         let query = sqlx::query(documents::ADD_ORIGIN)
             .bind(job.id.number())

@@ -12,7 +12,7 @@ use crate::dashboard::job::{Change, Job, JobId, State};
 use crate::dashboard::log::Chunk;
 use crate::dashboard::store::list::columns;
 use crate::dashboard::store::row::{self, get};
-use crate::dashboard::store::{Changed, Scope, StoreError};
+use crate::dashboard::store::{Changed, Scope, StoreError, documents};
 
 /// From how many free pages on a file is made smaller; fewer are soon needed again.
 const FREE_PAGES: i64 = 256;
@@ -190,7 +190,15 @@ impl Sqlite {
             return Ok(false);
         };
         let number = id.number();
-        for (name, value) in &job.labels {
+        let origin = match job.template {
+            Some(_) => {
+                let query = sqlx::query(documents::ORIGIN).bind(number);
+                let found = query.fetch_optional(&mut *connection).await.map_err(fault::sqlite)?;
+                found.as_ref().map(row::origin).transpose()?
+            }
+            None => None,
+        };
+        for (name, value) in &row::tags(&job.labels, origin.as_ref()) {
             let sql = "DELETE FROM job_labels WHERE name = ? AND value = ? AND id = ?";
             run(connection, sqlx::query(sql).bind(name).bind(value).bind(number)).await?;
         }
