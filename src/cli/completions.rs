@@ -8,12 +8,11 @@ use super::{Cli, Outcome, print};
 use crate::error::Exit;
 
 /// Print the completions of a shell
-///
-/// For bash: labctl completions bash > ~/.local/share/bash-completion/completions/labctl
-/// For zsh: labctl completions zsh > "${fpath[1]}/_labctl"
-/// For fish: labctl completions fish > ~/.config/fish/completions/labctl.fish
 #[derive(Debug, clap::Args)]
-#[command(verbatim_doc_comment)]
+#[command(after_help = "\
+For bash: labctl completions bash > ~/.local/share/bash-completion/completions/labctl
+For zsh: labctl completions zsh > \"${fpath[1]}/_labctl\"
+For fish: labctl completions fish > ~/.config/fish/completions/labctl.fish")]
 pub struct Args {
     /// The shell
     shell: Shell,
