@@ -1,6 +1,5 @@
 //! Seals what was done: see [`crate::dashboard::store::audit`].
 
-use std::fmt::Write as _;
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -37,12 +36,13 @@ impl Control {
 
     async fn seal(&self) -> Result<(), StoreError> {
         while let Some(seal) = self.0.store.seal_acts((self.0.keep.clock)()).await? {
-            let digest = seal.digest.iter().fold(String::new(), |mut out, byte| {
-                _ = write!(out, "{byte:02x}");
-                out
-            });
             // The log is kept elsewhere: whoever changes the database has to change that as well.
-            tracing::info!(seal = seal.place, last = seal.last, digest, "sealed what was done");
+            tracing::info!(
+                seal = seal.place,
+                last = seal.last,
+                digest = seal.hex(),
+                "sealed what was done"
+            );
             if seal.entries < SEALED_AT_ONCE {
                 break;
             }

@@ -1,7 +1,5 @@
 //! `/audit`: who did what.
 
-use std::fmt::Write as _;
-
 use axum::Json;
 use axum::extract::State;
 use axum::response::IntoResponse;
@@ -103,17 +101,9 @@ impl From<Seal> for ApiSeal {
             place: seal.place,
             last: seal.last,
             at: Moment(seal.at_ms),
-            digest: hex(&seal.digest),
+            digest: seal.hex(),
         }
     }
-}
-
-/// Returns bytes in hexadecimal digits.
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().fold(String::new(), |mut out, byte| {
-        _ = write!(out, "{byte:02x}");
-        out
-    })
 }
 
 /// What was found of seals.

@@ -179,14 +179,7 @@ impl List {
         for (name, value) in parameters.clone() {
             let name = name.as_str();
             match name {
-                "limit" => {
-                    let what = format!("a number from 1 to {PAGE_LIMIT}");
-                    let number = number(name, &value, &what)?;
-                    if !(1..=PAGE_LIMIT).contains(&number) {
-                        return wrong(name, format_args!("must be {what}"));
-                    }
-                    once(&mut limit, name, number)?;
-                }
+                "limit" => rows(&mut limit, &value)?,
                 "cursor" => once(&mut cursor, name, value)?,
                 "state" => {
                     for word in value.split(',') {
@@ -302,6 +295,16 @@ fn unknown(name: &str, known: &[&str]) -> Wrong {
     ))
 }
 
+/// Reads how many rows a page may have.
+fn rows(limit: &mut Option<u32>, value: &str) -> Result<()> {
+    let what = format!("a number from 1 to {PAGE_LIMIT}");
+    let number = number("limit", value, &what)?;
+    if !(1..=PAGE_LIMIT).contains(&number) {
+        return wrong("limit", format_args!("must be {what}"));
+    }
+    once(limit, "limit", number)
+}
+
 fn pair(pairs: &mut BTreeMap<String, String>, name: &str, value: &str) -> Result<()> {
     let Some((key, value)) = value.split_once('=').filter(|(key, _)| !key.is_empty()) else {
         return wrong(name, "must be NAME=VALUE");
@@ -397,14 +400,7 @@ impl Occurrences {
             match name {
                 "since" => once(&mut since, name, moment(name, &value, now)?.as_millisecond())?,
                 "until" => once(&mut until, name, moment(name, &value, now)?.as_millisecond())?,
-                "limit" => {
-                    let what = format!("a number from 1 to {PAGE_LIMIT}");
-                    let number = number(name, &value, &what)?;
-                    if !(1..=PAGE_LIMIT).contains(&number) {
-                        return wrong(name, format_args!("must be {what}"));
-                    }
-                    once(&mut limit, name, number)?;
-                }
+                "limit" => rows(&mut limit, &value)?,
                 _ => return Err(unknown(name, &Self::KNOWN)),
             }
         }

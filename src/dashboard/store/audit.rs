@@ -5,7 +5,7 @@
 //! all later seals anew, and the newest digest is in the server's log as well, which is kept elsewhere. Entries that are
 //! kept no longer leave from the oldest on, whole seals at a time; what is left is still one chain.
 
-use std::fmt;
+use std::fmt::{self, Write as _};
 
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
@@ -160,6 +160,14 @@ impl Seal {
             at_ms,
             before: chained,
             digest: digest(chained, entries),
+        })
+    }
+
+    /// Returns the digest in hexadecimal digits, as it is shown and logged.
+    pub fn hex(&self) -> String {
+        self.digest.iter().fold(String::new(), |mut out, byte| {
+            _ = write!(out, "{byte:02x}");
+            out
         })
     }
 

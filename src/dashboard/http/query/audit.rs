@@ -1,6 +1,6 @@
 //! The queries of `/audit`.
 
-use super::{PAGE_DEFAULT, PAGE_LIMIT, Result, Wrong, number, once, parameters, unknown, wrong};
+use super::{PAGE_DEFAULT, Result, Wrong, number, once, parameters, rows, unknown, wrong};
 
 /// Which entries.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -33,14 +33,7 @@ impl Acts {
                         return wrong(name, "one of job, template and schedule may be given, once");
                     }
                 }
-                "limit" => {
-                    let what = format!("a number from 1 to {PAGE_LIMIT}");
-                    let number = number(name, &value, &what)?;
-                    if !(1..=PAGE_LIMIT).contains(&number) {
-                        return wrong(name, format_args!("must be {what}"));
-                    }
-                    once(&mut limit, name, number)?;
-                }
+                "limit" => rows(&mut limit, &value)?,
                 "cursor" => {
                     let number: i64 = value.parse().map_err(|_| Wrong::Cursor)?;
                     once(&mut before, name, number)?;

@@ -159,8 +159,7 @@ impl Audit for Postgres {
         timely(async {
             let mut connection = self.connection().await?;
             let sql = AssertSqlSafe(format!(
-                "SELECT {COLUMNS} FROM audit WHERE {walk} AND ($3::text IS NULL OR true) AND ($4::text IS NULL OR true)
-                ORDER BY {order} LIMIT $2"
+                "SELECT {COLUMNS} FROM audit WHERE {walk} ORDER BY {order} LIMIT $2"
             ));
             let query = sqlx::query(sql)
                 .bind(before.unwrap_or(i64::MAX))
