@@ -9,7 +9,7 @@ use crate::error::Exit;
 
 /// Print the completions of a shell
 #[derive(Debug, clap::Args)]
-#[command(after_help = "\
+#[command(after_long_help = "\
 For bash: labctl completions bash > ~/.local/share/bash-completion/completions/labctl
 For zsh: labctl completions zsh > \"${fpath[1]}/_labctl\"
 For fish: labctl completions fish > ~/.config/fish/completions/labctl.fish")]
