@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
 use super::{Scope, StoreError};
+use crate::dashboard::job::{Job, State};
 
 /// How many entries a seal has at most.
 pub const SEALED_AT_ONCE: i64 = 1000;
@@ -267,6 +268,15 @@ pub trait Audit: Send + Sync {
     /// # Errors
     /// As every call.
     async fn forget_acts(&self, before_ms: i64) -> Result<u64, StoreError>;
+}
+
+/// Returns how a job is, as it is written down.
+pub(super) fn state(job: &Job) -> String {
+    // Whoever asked it to end changed nothing else of one that waits.
+    if job.cancelling && matches!(job.state, State::Pending | State::Suspended | State::Running) {
+        return format!("{}, asked to end", job.state);
+    }
+    job.state.name().to_owned()
 }
 
 /// The columns of an entry, in the order in which [`super::row::act`] reads them.

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use labctl::dashboard::job::State;
+use labctl::dashboard::job::{Change, State};
 use labctl::dashboard::store::audit::{Act, Entry, Seal, Verb};
 use labctl::dashboard::store::documents::{Kind, NewDocument};
 use labctl::dashboard::store::{Created, JobStore, Key, Scope};
@@ -64,6 +64,16 @@ async fn what_is_done_is_written_down_and_what_is_refused_is_not(place: &Place) 
     assert!(!by(Verb::Delete).delete(other.id, &Scope::All).await.expect("an answer"));
     assert!(by(Verb::Delete).delete(job.id, &Scope::All).await.expect("an answer"));
     assert!(!by(Verb::Delete).delete(job.id, &Scope::All).await.expect("an answer"));
+    // One that waits is asked to end, and does so later.
+    let waits = create(store, new_job("ada", "c", 3)).await;
+    let ask = Change {
+        cancelling: Some(true),
+        ..Change::default()
+    };
+    let mut cancel = act("root", Verb::Cancel);
+    cancel.before = Some("pending".to_owned());
+    let asked = store.by(cancel).change(waits.id, 1, &ask).await;
+    asked.expect("an answer").expect("changed");
     // A key makes one job, and one entry.
     let keyed = || {
         let mut new = new_job("ada", "keyed", 2);
@@ -102,11 +112,13 @@ async fn what_is_done_is_written_down_and_what_is_refused_is_not(place: &Place) 
     let entries = all(store, &Scope::All, None).await;
     assert!(entries.is_sorted_by(|a, b| a.number > b.number), "newest first");
     let key = format!("job/{}", first.id);
+    let ending = format!("job/{}", waits.id);
     let wanted = [
         ["root", "delete", "template/t", "ada", "version 2", "-"],
         ["root", "change", "template/t", "ada", "version 1", "version 2"],
         ["root", "create", "template/t", "ada", "-", "version 1"],
         ["root", "create", &key, "ada", "-", "pending"],
+        ["root", "cancel", &ending, "ada", "pending", "pending, asked to end"],
         ["root", "delete", &object, "ada", "cancelled", "-"],
         ["root", "cancel", &object, "ada", "pending", "cancelled"],
         ["root", "create", &object, "ada", "-", "pending"],

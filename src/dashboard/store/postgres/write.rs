@@ -7,6 +7,7 @@ use sqlx::PgConnection;
 use super::{Postgres, audit, fault, listen};
 use crate::dashboard::job::{Change, Job, JobId, State};
 use crate::dashboard::log::Chunk;
+use crate::dashboard::store::audit::state as state_of;
 use crate::dashboard::store::list::columns;
 use crate::dashboard::store::row;
 use crate::dashboard::store::{StoreError, documents};
@@ -120,7 +121,7 @@ impl Postgres {
             self.holds(&mut transaction).await?;
             return Ok(None);
         };
-        let after = Some(job.state.name().to_owned());
+        let after = Some(state_of(&job));
         audit::add(&mut transaction, act, format!("job/{id}"), &job.owner, None, after).await?;
         transaction.commit().await.map_err(fault::postgres)?;
         Ok(Some(job))

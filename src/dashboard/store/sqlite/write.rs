@@ -10,6 +10,7 @@ use tokio::sync::MutexGuard;
 use super::{STATEMENT, Sqlite, Turn, audit, fault};
 use crate::dashboard::job::{Change, Job, JobId, State};
 use crate::dashboard::log::Chunk;
+use crate::dashboard::store::audit::state as state_of;
 use crate::dashboard::store::list::columns;
 use crate::dashboard::store::row::{self, get};
 use crate::dashboard::store::{Changed, Scope, StoreError, documents};
@@ -170,7 +171,7 @@ impl Sqlite {
             count(connection, &owner, job.state, 1).await?;
         }
         if let Some(act) = &self.act {
-            let (before, after) = (Some(state.name().to_owned()), Some(job.state.name().to_owned()));
+            let (before, after) = (Some(state.name().to_owned()), Some(state_of(&job)));
             audit::add(connection, act, format!("job/{id}"), &owner, before, after).await?;
         }
         self.commit(write, Some(Changed::Job(job.clone()))).await?;
