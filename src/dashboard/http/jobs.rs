@@ -170,10 +170,9 @@ pub(super) async fn list(
 pub(super) struct Asked {
     /// Whose jobs alone are seen.
     owner: Option<String>,
-    /// As they were sent: the answer says how to ask for the next page.
+    /// As they were sent, with how many jobs: the answer says how to ask for the next page.
     parameters: Vec<(String, String)>,
     after: Option<JobId>,
-    limit: Option<u32>,
 }
 
 impl Asked {
@@ -182,7 +181,6 @@ impl Asked {
             owner: (!caller.admin).then(|| caller.name.clone()),
             parameters: list.parameters().to_vec(),
             after: list.after,
-            limit: list.limit,
         }
     }
 }
