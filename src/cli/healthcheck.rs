@@ -12,6 +12,7 @@ use super::{Global, Outcome, print};
 use crate::dashboard::health::Check;
 use crate::drive::plain;
 use crate::error::{Code, Diagnosis, Exit};
+use crate::report::human::plain;
 
 /// Ask a server of the job-dashboard whether it is ready, or alive
 ///
@@ -106,10 +107,7 @@ impl Args {
 fn wrong(checks: &[Check]) -> String {
     let mut out = String::new();
     for Check { name, detail, .. } in checks.iter().filter(|check| !check.ok) {
-        let line = format!("  {name}: {detail}");
-        // What is sent by a server must not move the cursor, or look like a line of ours.
-        let line: String = line.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
-        _ = writeln!(out, "{line}");
+        _ = writeln!(out, "{}", plain(&format!("  {name}: {detail}")));
     }
     out
 }

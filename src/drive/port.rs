@@ -4,6 +4,8 @@ use std::fmt;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::Path;
 
+use crate::report::human::plain;
+
 /// How much of a command line is shown, in characters.
 const COMMAND_CHARS: usize = 60;
 
@@ -95,11 +97,7 @@ fn command(process: &Path) -> String {
         words.join(" ")
     };
     // Any process may call itself anything; a control character must not reach the terminal.
-    let line: String = line
-        .trim()
-        .chars()
-        .map(|c| if c.is_control() { ' ' } else { c })
-        .collect();
+    let line = plain(line.trim());
     match line.char_indices().nth(COMMAND_CHARS) {
         Some((at, _)) => format!("{}...", &line[..at]),
         None => line,

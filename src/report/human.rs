@@ -191,6 +191,11 @@ fn paren(text: &str, s: Styles) -> String {
     }
 }
 
+/// Shows no control characters: what somebody else wrote must not move the cursor, nor look like a line of ours.
+pub fn plain(text: &str) -> String {
+    text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
+}
+
 /// Returns milliseconds as people read them: `0.42s`, `12.3s`, `4m07s`.
 pub fn seconds(millis: u64) -> String {
     let tenths = millis / 100;

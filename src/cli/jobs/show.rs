@@ -7,6 +7,7 @@ use crate::config;
 use crate::dashboard::http::api::{ApiDetail, ApiJob, Moment};
 use crate::dashboard::job::State;
 use crate::report::human::Styles;
+pub(super) use crate::report::human::plain;
 
 /// What standard output can show.
 pub(super) struct Screen {
@@ -92,11 +93,6 @@ pub(super) fn verdict(job: &ApiJob) -> String {
         _ = write!(out, ": {}", plain(&why(job)));
     }
     out
-}
-
-/// Shows no control characters: what is in a message must not move the cursor.
-pub(super) fn plain(text: &str) -> String {
-    text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
 }
 
 fn cut(text: &str, width: usize) -> String {

@@ -13,6 +13,7 @@ use super::openapi::ProbeRefused;
 use super::problem::Problem;
 use super::query::verbose;
 use crate::dashboard::health::{Check, Readiness};
+use crate::report::human::plain;
 
 /// The answer of `/healthz` and `/livez`.
 #[derive(Serialize, utoipa::ToSchema)]
@@ -99,8 +100,7 @@ fn lines(readiness: &Readiness) -> String {
     for Check { name, ok, detail } in &readiness.checks {
         let (mark, word) = if *ok { ('+', "ok") } else { ('-', "failed") };
         // An error of several lines is one check all the same.
-        let detail: String = detail.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
-        _ = writeln!(out, "[{mark}]{name} {word}: {detail}");
+        _ = writeln!(out, "[{mark}]{name} {word}: {}", plain(detail));
     }
     let word = if readiness.is_ready() { "passed" } else { "failed" };
     _ = writeln!(out, "readyz check {word}");
