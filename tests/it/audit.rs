@@ -159,7 +159,7 @@ fn what_was_changed_since_is_found() {
     let good = client.run(&["jobs", "audit", "--check"]);
     assert_eq!(good.exit, Some(0), "{good}");
     assert!(
-        good.stdout.contains("5 entries in ") && good.stdout.contains(&digest),
+        good.stdout.contains("as it was written: 5 entries in ") && good.stdout.contains(&digest),
         "{good}"
     );
     let listed = client.run(&["jobs", "audit"]);

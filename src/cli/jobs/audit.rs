@@ -92,6 +92,12 @@ async fn check(client: &Client<'_>) -> Result<Outcome> {
         }
     };
     let good = last.wrong.is_none();
+    let several = |count: u64, one: &str, more: &str| format!("{count} {}", if count == 1 { one } else { more });
+    let sealed = format!(
+        "{} in {}",
+        several(entries, "entry", "entries"),
+        several(seals, "seal", "seals")
+    );
     if client.json() {
         print(&format!(
             "{}\n",
@@ -99,11 +105,8 @@ async fn check(client: &Client<'_>) -> Result<Outcome> {
         ))?;
     } else {
         let mut text = match &last.wrong {
-            Some(wrong) => format!(
-                "{}\n{entries} entries before it, in {seals} seals, are as they were written\n",
-                show::plain(wrong)
-            ),
-            None => format!("{entries} entries in {seals} seals are as they were written\n"),
+            Some(wrong) => format!("{}\nas it was written, before that: {sealed}\n", show::plain(wrong)),
+            None => format!("as it was written: {sealed}\n"),
         };
         if let Some(seal) = &last.last {
             _ = writeln!(
